@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the host tells the payload: written by the host before the compartment is
+ * armed, read-only in the shadow view. The struct offsets come from the guest's
+ * own BTF; the payload treats every guest value as hostile all the same.
+ */
+#ifndef SHADOWMONITOR_ABI_CONFIG_H
+#define SHADOWMONITOR_ABI_CONFIG_H
+
+#include "events.h"
+#include "layout.h"
+
+#define SM_CONFIG_MAGIC 0x31666e6f634d53ull /* "SMconf1" */
+
+enum sm_full_mode {
+    SM_FULL_DROP = 0,
+    SM_FULL_BLOCK = 1,
+};
+
+/* RBX of the VMCALL that block mode makes; RAX on return: 0 try again, 1 give up (draining). */
+#define SM_CALL_RING_FULL 1
+
+/* [start, start + size) of guest-virtual memory that is mapped as long as the guest lives. */
+struct sm_window {
+    uint64_t start;
+    uint64_t size;
+};
+#define SM_MAX_WINDOWS 8 /* direct map of each RAM range, kernel image */
+
+/* Byte offsets in the guest's structs. */
+struct sm_offsets {
+    uint32_t current_task; /* from GS base, of the task pointer */
+    uint32_t task_pid, task_tgid, task_real_parent, task_cred, task_comm, task_state;
+    uint32_t cred_uid;
+};
+
+struct sm_config {
+    uint64_t magic;
+    uint32_t version; /* SM_ABI_VERSION */
+    uint32_t full_mode;
+    uint32_t slots;      /* power of two, at most SM_MAX_SLOTS */
+    uint32_t ring_size;  /* data bytes, power of two */
+    uint32_t hook_mask;  /* hook table has hook_mask + 1 entries */
+    uint32_t task_size;  /* bytes of task_struct that the offsets reach into */
+    uint64_t direct_map; /* guest-virtual address of guest-physical 0, for page walks */
+    uint32_t la57;       /* 1: five levels */
+    uint32_t nr_windows;
+    struct sm_window windows[SM_MAX_WINDOWS];
+    struct sm_offsets offsets;
+    uint64_t idt20_handler; /* the guest's own handler of vector 20, 0 if it had none */
+    uint64_t reserved[8];
+};
+
+/*
+ * One hook. Hash table: index (rip * SM_HOOK_HASH) >> 32 & hook_mask, then linear
+ * probing; rip 0 ends a probe. rip is what the interrupt frame says: site + 2.
+ */
+#define SM_HOOK_HASH 0x9e3779b97f4a7c15ull
+
+enum sm_hook_flags {
+    SM_HOOK_COMPAT = 1u << 0,   /* system-call hook of the 32-bit entries */
+    SM_HOOK_NR_IN_AX = 1u << 1, /* with COMPAT: the number is still in ax, orig_ax is not set yet */
+};
+
+struct sm_hook {
+    uint64_t rip;
+    uint32_t id;
+    uint16_t type;  /* enum sm_event_type that it makes */
+    uint16_t flags; /* enum sm_hook_flags */
+    uint64_t resume_if1; /* displaced code to continue at; it ends in sti; jmp */
+    uint64_t resume_if0; /* the same for a site entered with interrupts off */
+};
+
+SM_STATIC_ASSERT(sizeof(struct sm_hook) == 32);
+SM_STATIC_ASSERT(sizeof(struct sm_offsets) == 32);
+SM_STATIC_ASSERT(sizeof(struct sm_config) <= SM_PAGE_SIZE);
+SM_STATIC_ASSERT(offsetof(struct sm_config, windows) == 48);
+
+/* First page of a slot. */
+struct sm_slot {
+    uint32_t busy;      /* 1 while claimed */
+    uint32_t index;     /* written by the host */
+    uint64_t guest_rsp; /* of the main view, at the gate */
+    uint64_t tsc;       /* taken right after the claim */
+    uint64_t cpu;       /* TSC_AUX */
+    uint64_t claims;    /* entries so far */
+    uint64_t unknown;   /* entries from no hook */
+    uint64_t pad[506];
+};
+SM_STATIC_ASSERT(sizeof(struct sm_slot) == SM_PAGE_SIZE);
+
+#endif

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later WITH Linux-syscall-note */
+/*
+ * EPT views: what the KVM extension and its owner process promise each other.
+ *
+ * A views fd is made by KVM_VIEWS_CREATE on /dev/kvm from the fd of a VM, which
+ * need not belong to the caller's address space. It holds no intrusion until
+ * KVM_VIEWS_ENABLE. Its life:
+ *
+ *   CREATE -> (MEM, GET_*)* -> SET_REGION -> mmap, PROTECT -> ENABLE
+ *          -> (PATCH, PROTECT, read, poll)* -> DISABLE or close
+ *
+ * DISABLE, close and the death of the owner do the same: hook bytes go back
+ * first, every vCPU leaves the compartment, then the remaining patches go back
+ * and the views go away. DISABLE waits for that (interruptibly); close starts it.
+ *
+ * All addresses and lengths are bytes unless a name says pages (4 KiB each).
+ * Every reserved field must be zero. Errors are -errno as usual; the ones that
+ * need a word are given at the ioctl.
+ */
+#ifndef SHADOWMONITOR_ABI_KVM_VIEWS_H
+#define SHADOWMONITOR_ABI_KVM_VIEWS_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define KVM_VIEWS_API_VERSION 1
+
+#define KVM_VIEWS_MAIN 0   /* EPTP list index of the view the guest runs in */
+#define KVM_VIEWS_SHADOW 1 /* EPTP list index of the monitor's view */
+#define KVM_VIEWS_COUNT 2
+
+#define KVM_VIEWS_R 1
+#define KVM_VIEWS_W 2 /* needs R */
+#define KVM_VIEWS_X 4
+
+#define KVM_VIEWS_MAX_REGION_PAGES 65536u
+#define KVM_VIEWS_MAX_PATCH_LEN 16u
+#define KVM_VIEWS_MAX_PATCHES 4096u   /* entries per KVM_VIEWS_PATCH */
+
+/* What a CPU and a kernel must have; bits of kvm_views_probe. */
+#define KVM_VIEWS_HW_EPT (1u << 0)
+#define KVM_VIEWS_HW_TDP_MMU (1u << 1)
+#define KVM_VIEWS_HW_EPTP_SWITCHING (1u << 2)
+#define KVM_VIEWS_HW_EXEC_ONLY (1u << 3)
+#define KVM_VIEWS_HW_VE (1u << 4)     /* optional: needed only for F_VE */
+#define KVM_VIEWS_HW_VPID (1u << 5)   /* optional */
+#define KVM_VIEWS_HW_REQUIRED                                                                      \
+    (KVM_VIEWS_HW_EPT | KVM_VIEWS_HW_TDP_MMU | KVM_VIEWS_HW_EPTP_SWITCHING | KVM_VIEWS_HW_EXEC_ONLY)
+
+/* ioctl on /dev/kvm, no VM needed. */
+struct kvm_views_probe {
+    __u32 version;  /* out: KVM_VIEWS_API_VERSION of the module */
+    __u32 hardware; /* out: KVM_VIEWS_HW_* that are there */
+    __u64 reserved[3];
+};
+
+/*
+ * ioctl on /dev/kvm; returns the views fd (O_CLOEXEC).
+ * EBADF or EINVAL: vm_fd is not a VM. EEXIST: the VM has views already.
+ * EOPNOTSUPP: a piece of hardware is missing (the log names it), or the VM is
+ * confidential, or a vCPU is in VMX operation (nested virtualization).
+ */
+struct kvm_views_create {
+    __u32 version; /* in: KVM_VIEWS_API_VERSION, else EPROTO */
+    __u32 flags;   /* in: 0 */
+    __s32 vm_fd;   /* in */
+    __u32 pad;
+    __u64 reserved[4];
+};
+
+#define KVM_VIEWS_STATE_IDLE 0     /* created, no intrusion */
+#define KVM_VIEWS_STATE_ENABLED 1
+#define KVM_VIEWS_STATE_DRAINING 2 /* DISABLE or close under way */
+
+struct kvm_views_info {
+    __u32 state;
+    __u32 nr_vcpus;
+    __u32 phys_bits;  /* physical-address bits that EPT can translate for this VM */
+    __u32 nr_slots;
+    __u64 region_gpa; /* 0 until SET_REGION */
+    __u32 region_pages;
+    __u32 pad;
+    __u64 ram_end;    /* first gpa above every memslot */
+    __u64 reserved[4];
+};
+
+#define KVM_VIEWS_SLOT_READONLY 1u
+struct kvm_views_slot {
+    __u64 gpa;
+    __u64 size;
+    __u64 hva;   /* in the VMM's address space */
+    __u32 flags;
+    __u32 pad;
+};
+
+/* Memslots of address space 0 in the order of gpa; nr returns how many there are. */
+struct kvm_views_slots {
+    __u64 slots; /* in: user pointer to struct kvm_views_slot[nr] */
+    __u32 nr;    /* in: room; out: number in all (E2BIG if more than room) */
+    __u32 pad;
+};
+
+/* Copies guest-physical memory to the owner. ENXIO: part of it is not RAM (nothing copied past it). */
+struct kvm_views_mem {
+    __u64 gpa;
+    __u64 buf; /* user pointer */
+    __u64 len; /* at most 1 MiB */
+    __u64 done; /* out: bytes copied */
+};
+
+#define KVM_VIEWS_VCPU_RDTSCP (1u << 0)   /* guest CPUID has RDTSCP */
+#define KVM_VIEWS_VCPU_VMXON (1u << 1)
+#define KVM_VIEWS_VCPU_NEVER_RAN (1u << 2) /* waits for its start-up IPI */
+
+/*
+ * Register state of one vCPU, taken by the vCPU itself or while it cannot run.
+ * ENOENT: no such index. EINTR: a signal came while waiting for the vCPU.
+ */
+struct kvm_views_vcpu {
+    __u32 index; /* in: 0..nr_vcpus-1 */
+    __u32 vcpu_id;
+    __u32 flags; /* KVM_VIEWS_VCPU_* */
+    __u32 view;
+    __u64 rip, rsp, rflags;
+    __u64 cr0, cr3, cr4, efer;
+    __u64 idt_base, gdt_base, gs_base, kernel_gs_base, fs_base;
+    __u64 lstar;
+    __u32 idt_limit, gdt_limit;
+    __u32 cpl;
+    __u32 cs_long; /* CS.L */
+    __u64 exits;   /* VM exits of this vCPU so far */
+    /* One instant three ways, for turning a guest TSC into wall-clock time. */
+    __u64 guest_tsc;
+    __u64 realtime_ns; /* CLOCK_REALTIME of the host */
+    __u32 tsc_khz;     /* guest TSC frequency */
+    __u32 pad;
+    __u64 reserved[8];
+};
+
+/*
+ * Places the hidden region. Once per fd, before ENABLE. EEXIST: already placed.
+ * EINVAL: not page-aligned, too big, beyond phys_bits. EADDRINUSE: overlaps a memslot.
+ * All pages start zeroed, absent in the main view and absent in the shadow view.
+ * mmap of the fd at offset 0 gives its pages (MAP_SHARED only).
+ */
+struct kvm_views_region {
+    __u64 gpa;
+    __u32 pages;
+    __u32 pad;
+};
+
+/* What happens to an access that an override forbids; it is always reported. */
+#define KVM_VIEWS_ON_DENY 0   /* the instruction completes without the store */
+#define KVM_VIEWS_ON_ALLOW 1  /* this access is let through */
+#define KVM_VIEWS_ON_INJECT 2 /* #GP(0) */
+
+#define KVM_VIEWS_PROTECT_CLEAR 1u /* back to the default of the view; rights and on are 0 */
+
+/*
+ * Rights of pages in one view. Region pages: any of R/W/X, or 0 for absent (the
+ * page then looks like a hole: accesses go to the VMM as MMIO). RAM: main view
+ * only, default RWX; a fetch that is forbidden is never allowed once: with
+ * ON_DENY or ON_ALLOW it injects #GP(0) all the same. RAM in the shadow view is
+ * always R.  A range is either wholly in the region or wholly outside.
+ */
+struct kvm_views_protect {
+    __u64 gpa;
+    __u32 pages;
+    __u32 flags;
+    __u8 view;
+    __u8 rights;
+    __u8 on;
+    __u8 pad[5];
+};
+
+#define KVM_VIEWS_ENABLE_VE 1u /* fetches of RAM in the shadow view raise #VE instead of exiting */
+
+/*
+ * Arms every vCPU. [gate_gva, gate_gva + gate_len) is the guest-virtual range of
+ * the compartment: a vCPU whose RIP is inside it, or whose view is not the main
+ * view, is not interrupted by a drain.
+ * With ENABLE_VE, ve_page is the region page of the #VE information of vCPU id 0,
+ * the next one that of vCPU id 1 and so on.
+ */
+struct kvm_views_enable {
+    __u64 gate_gva;
+    __u64 gate_len;
+    __u32 flags;
+    __u32 ve_page;
+    __u64 reserved[4];
+};
+
+#define KVM_VIEWS_PATCH_HOOK 1u   /* restored before the drain; all others after it */
+#define KVM_VIEWS_PATCH_REVERT 2u /* bytes are those to find; puts back what the undo list says */
+
+/* One write to guest RAM; must not cross a page. */
+struct kvm_views_patch {
+    __u64 gpa;
+    __u32 len;   /* 1..KVM_VIEWS_MAX_PATCH_LEN */
+    __u32 flags;
+    __u8 expect[KVM_VIEWS_MAX_PATCH_LEN]; /* what must be there now */
+    __u8 bytes[KVM_VIEWS_MAX_PATCH_LEN];  /* what to write (ignored for REVERT) */
+};
+
+/*
+ * Applies all patches with every vCPU stopped, or none. ESTALE: an expectation
+ * failed, failed_index names it. The undo list remembers the old bytes; at the end
+ * they go back where the guest has not changed ours in the meantime.
+ */
+struct kvm_views_patches {
+    __u64 patches; /* user pointer to struct kvm_views_patch[nr] */
+    __u32 nr;
+    __u32 failed_index; /* out */
+    __u64 pause_tsc;    /* out: host TSC ticks that the vCPUs stood still */
+};
+
+/* A vCPU parked by VMCALL in the shadow view goes on (ENOENT: not parked). */
+struct kvm_views_resume {
+    __u32 vcpu_id;
+    __u32 pad;
+};
+
+struct kvm_views_stats {
+    __u64 exits;          /* of all vCPUs since CREATE */
+    __u64 switches;       /* view changes noticed at exits */
+    __u64 violations;
+    __u64 bad_vmfunc;
+    __u64 calls;          /* VMCALLs in the shadow view */
+    __u64 region_faults;  /* EPT violations resolved by mapping a region page */
+    __u64 events_lost;    /* not queued, the queue was full */
+    __u64 undo_entries;
+    __u64 undo_conflicts; /* entries left alone because the guest had changed the bytes */
+    __u64 ve_injected;    /* #VE delivered by software */
+    __u64 reserved[6];
+};
+
+/* read(2) gives whole records; poll says POLLIN, and POLLHUP when the VM is gone. */
+#define KVM_VIEWS_EVENT_VIOLATION 1  /* an override or a view's default forbade an access */
+#define KVM_VIEWS_EVENT_BAD_VMFUNC 2 /* VMFUNC with a bad leaf or index; #UD was injected */
+#define KVM_VIEWS_EVENT_ESCAPE 3     /* RAM fetched in the shadow view; sent back to the main view */
+#define KVM_VIEWS_EVENT_CALL 4       /* VMCALL in the shadow view; parked until KVM_VIEWS_RESUME */
+#define KVM_VIEWS_EVENT_NESTED 5     /* VMXON refused with #UD */
+#define KVM_VIEWS_EVENT_RESET 6      /* the VMM reset a vCPU */
+
+struct kvm_views_event {
+    __u32 type;
+    __u32 vcpu_id;
+    __u32 view;
+    __u32 access;   /* KVM_VIEWS_R/W/X that was tried */
+    __u64 gpa, gva;
+    __u64 rip, cr3;
+    __u64 arg;      /* CALL: guest RBX; BAD_VMFUNC: EAX | ECX << 32; else 0 */
+    __u64 tsc;      /* guest TSC */
+};
+
+#define KVM_VIEWS_IO 0xAE
+
+#define KVM_VIEWS_PROBE _IOR(KVM_VIEWS_IO, 0xf0, struct kvm_views_probe)
+#define KVM_VIEWS_CREATE _IOW(KVM_VIEWS_IO, 0xf1, struct kvm_views_create)
+
+#define KVM_VIEWS_GET_INFO _IOR(KVM_VIEWS_IO, 0xf2, struct kvm_views_info)
+#define KVM_VIEWS_GET_SLOTS _IOWR(KVM_VIEWS_IO, 0xf3, struct kvm_views_slots)
+#define KVM_VIEWS_READ_MEM _IOWR(KVM_VIEWS_IO, 0xf4, struct kvm_views_mem)
+#define KVM_VIEWS_GET_VCPU _IOWR(KVM_VIEWS_IO, 0xf5, struct kvm_views_vcpu)
+#define KVM_VIEWS_SET_REGION _IOW(KVM_VIEWS_IO, 0xf6, struct kvm_views_region)
+#define KVM_VIEWS_PROTECT _IOW(KVM_VIEWS_IO, 0xf7, struct kvm_views_protect)
+#define KVM_VIEWS_ENABLE _IOW(KVM_VIEWS_IO, 0xf8, struct kvm_views_enable)
+#define KVM_VIEWS_DISABLE _IO(KVM_VIEWS_IO, 0xf9)
+#define KVM_VIEWS_PATCH _IOWR(KVM_VIEWS_IO, 0xfa, struct kvm_views_patches)
+#define KVM_VIEWS_RESUME _IOW(KVM_VIEWS_IO, 0xfb, struct kvm_views_resume)
+#define KVM_VIEWS_GET_STATS _IOR(KVM_VIEWS_IO, 0xfc, struct kvm_views_stats)
+
+#endif
