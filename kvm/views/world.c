@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * EPT views: stop-the-world. While it lasts no vCPU runs guest code. vCPUs that
+ * are halted or in user space are not waited for, they find the request when
+ * they want to enter the guest.
+ */
+#include <linux/kvm_host.h>
+
+#include "views/internal.h"
+
+void kvm_views_stop_world(struct kvm_views *views)
+{
+	lockdep_assert_held(&views->lock);
+
+	WRITE_ONCE(views->stopped, true);
+	kvm_make_all_cpus_request(views->kvm, KVM_REQ_VIEWS);
+}
+
+void kvm_views_resume_world(struct kvm_views *views)
+{
+	lockdep_assert_held(&views->lock);
+
+	/* Pairs with kvm_views_wait_stopped(). */
+	smp_store_release(&views->stopped, false);
+	wake_up_all(&views->wait);
+}
+
+/* Returns 0, or -EINTR if a signal came: the vCPU then has to go back to user space. */
+int kvm_views_wait_stopped(struct kvm_vcpu *vcpu)
+{
+	struct kvm_views *views = vcpu->kvm->arch.views;
+	int r;
+
+	/* Pairs with kvm_views_resume_world(): see what was done meanwhile. */
+	if (!smp_load_acquire(&views->stopped))
+		return 0;
+
+	/* Whoever stopped the world may wait for readers of kvm->srcu. */
+	kvm_vcpu_srcu_read_unlock(vcpu);
+	r = wait_event_interruptible(views->wait, !smp_load_acquire(&views->stopped));
+	kvm_vcpu_srcu_read_lock(vcpu);
+
+	if (r) {
+		kvm_make_request(KVM_REQ_VIEWS, vcpu);
+		vcpu->run->exit_reason = KVM_EXIT_INTR;
+		vcpu->stat.signal_exits++;
+		return -EINTR;
+	}
+	return 0;
+}
