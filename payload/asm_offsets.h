@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Numbers that the assembly needs of C structs. Included by .S and by C++; the C++
+ * side proves each of them against the struct it stands for.
+ */
+#ifndef SHADOWMONITOR_PAYLOAD_ASM_OFFSETS_H
+#define SHADOWMONITOR_PAYLOAD_ASM_OFFSETS_H
+
+#include "abi/layout.h"
+
+#define SM_ASM_CONFIG_SLOTS 16  /* struct sm_config: slots */
+#define SM_ASM_SLOT_BUSY 0      /* struct sm_slot: busy */
+#define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp */
+#define SM_ASM_STACK_ALIGN_SHIFT 14
+
+/* What the gate puts on the guest's stack below the interrupt frame: rdx, rcx, rax. */
+#define SM_ASM_FRAME_RIP 24
+#define SM_ASM_FRAME_RFLAGS 40
+
+/* What the gate saves on the trusted stack, from its lowest address up. */
+#define SM_ASM_SAVED_RSI 0
+#define SM_ASM_SAVED_RDI 8
+#define SM_ASM_SAVED_SIZE 48
+
+#define SM_ASM_RFLAGS_RESERVED 0x2 /* the bit that is always 1; all others clear */
+#define SM_ASM_RFLAGS_IF 0x200
+
+/* What the handler returns instead of an address to continue at (which has bit 63 set). */
+#define SM_ASM_RESUME_CHAIN 0 /* no hook of ours: the guest's own handler, or after the INT */
+#define SM_ASM_RESUME_RETRY 1 /* used by the gate itself: execute the INT again */
+
+/* Slots looked at before the guest is sent back to try again; a multiple of SM_MAX_SLOTS. */
+#define SM_ASM_CLAIM_LIMIT (8 * SM_MAX_SLOTS)
+
+#ifdef __cplusplus
+#include "abi/config.h"
+static_assert(offsetof(struct sm_config, slots) == SM_ASM_CONFIG_SLOTS);
+static_assert(offsetof(struct sm_slot, busy) == SM_ASM_SLOT_BUSY);
+static_assert(offsetof(struct sm_slot, guest_rsp) == SM_ASM_SLOT_GUEST_RSP);
+static_assert(SM_SLOT_STACK_TOP == SM_SLOT_STACK_OFFSET + SM_SLOT_STACK_SIZE);
+#endif
+
+#endif
