@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/compartment/compartment.h"
+
+#include "payload/symbols.h"
+#include "src/compartment/page_tables.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cstring>
+#include <limits>
+
+namespace shadowmon {
+
+namespace {
+
+std::span<std::byte> bytes_of(const Area& area, std::span<std::byte> region) {
+    return region.subspan(size_t{area.first_page} * SM_PAGE_SIZE,
+                          size_t{area.pages} * SM_PAGE_SIZE);
+}
+
+Status copy(std::span<const std::byte> from, const Area& area, std::span<std::byte> region) {
+    auto to = bytes_of(area, region);
+    if (from.size() > to.size())
+        return failf("{} bytes do not fit in {} pages of the compartment", from.size(), area.pages);
+    std::copy(from.begin(), from.end(), to.begin());
+    return {};
+}
+
+/// Makes the gate's jump for foreign INT 20s lead to the guest's own handler.
+Status chain_to(Gva handler, const PayloadImage& payload, std::span<std::byte> gate) {
+    auto jump = payload.symbol(SM_SYMBOL_GATE_CHAIN_JUMP);
+    if (!jump)
+        return fail(jump.error());
+    uint64_t at = *jump - payload.gate().start;
+    if (at + 5 > gate.size() || gate[at] != std::byte{0xe9})
+        return failf("the payload's {} is no 5-byte jump", SM_SYMBOL_GATE_CHAIN_JUMP);
+    auto distance = static_cast<int64_t>(handler.value - (*jump + 5).value);
+    if (distance < std::numeric_limits<int32_t>::min() ||
+        distance > std::numeric_limits<int32_t>::max())
+        return failf("the guest's handler of vector {} at {:#x} is out of reach of the gate",
+                     gate_vector, handler.value);
+    auto rel = static_cast<int32_t>(distance);
+    std::memcpy(gate.data() + at + 1, &rel, sizeof(rel));
+    return {};
+}
+
+void insert_hook(std::span<sm_hook> table, const sm_hook& hook) {
+    uint64_t mask = table.size() - 1;
+    uint64_t index = (hook.rip * SM_HOOK_HASH) >> 32 & mask;
+    while (table[index].rip != 0)
+        index = (index + 1) & mask;
+    table[index] = hook;
+}
+
+} // namespace
+
+uint32_t hook_table_entries(size_t hooks) {
+    constexpr size_t page = SM_PAGE_SIZE / sizeof(sm_hook);
+    return static_cast<uint32_t>(std::bit_ceil(std::max(page, 2 * hooks)));
+}
+
+Status fill_region(const Layout& layout, const PayloadImage& payload,
+                   const CompartmentContents& contents, Gpa region_gpa,
+                   std::span<std::byte> region) {
+    const Geometry& geometry = layout.geometry();
+    if (region.size() != size_t{layout.pages()} * SM_PAGE_SIZE)
+        return failf("the region has {} bytes, its layout {} pages", region.size(), layout.pages());
+    write_page_tables(layout, region_gpa, region);
+
+    const Area& gate = layout.area(AreaKind::gate);
+    SM_TRY(copy(payload.gate().bytes, gate, region));
+    SM_TRY(copy(payload.text().bytes, layout.area(AreaKind::text), region));
+    SM_TRY(copy(payload.rodata().bytes, layout.area(AreaKind::rodata), region));
+    SM_TRY(copy(payload.data().bytes, layout.area(AreaKind::data), region));
+    if (contents.config.idt20_handler)
+        SM_TRY(chain_to(Gva(contents.config.idt20_handler), payload, bytes_of(gate, region)));
+
+    // Executable pages hold INT3 where they hold no code of ours.
+    auto displaced = bytes_of(layout.area(AreaKind::displaced), region);
+    std::fill(displaced.begin(), displaced.end(), std::byte{0xcc});
+    SM_TRY(copy(contents.displaced, layout.area(AreaKind::displaced), region));
+
+    sm_config config = contents.config;
+    config.magic = SM_CONFIG_MAGIC;
+    config.version = SM_ABI_VERSION;
+    config.slots = geometry.slots;
+    config.ring_size = geometry.ring_size;
+    config.hook_mask = geometry.hook_entries - 1;
+    std::memcpy(bytes_of(layout.area(AreaKind::config), region).data(), &config, sizeof(config));
+
+    if (contents.hooks.size() >= geometry.hook_entries)
+        return failf("{} hooks do not fit a table of {}", contents.hooks.size(),
+                     geometry.hook_entries);
+    std::span<sm_hook> table(
+        reinterpret_cast<sm_hook*>(bytes_of(layout.area(AreaKind::hooks), region).data()),
+        geometry.hook_entries);
+    for (const sm_hook& hook : contents.hooks)
+        insert_hook(table, hook);
+
+    for (uint32_t i = 0; i < geometry.slots; i++) {
+        uint32_t index = i;
+        std::memcpy(bytes_of(layout.area(AreaKind::slot, i), region).data() +
+                        offsetof(sm_slot, index),
+                    &index, sizeof(index));
+    }
+    return {};
+}
+
+sm_ring* ring_in(const Layout& layout, std::span<std::byte> region, uint32_t index) {
+    return reinterpret_cast<sm_ring*>(bytes_of(layout.area(AreaKind::ring, index), region).data());
+}
+
+std::span<const std::byte> ring_data_in(const Layout& layout, std::span<std::byte> region,
+                                        uint32_t index) {
+    return bytes_of(layout.area(AreaKind::ring, index), region)
+        .subspan(SM_RING_DATA_OFFSET, layout.geometry().ring_size);
+}
+
+const sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index) {
+    return reinterpret_cast<const sm_slot*>(
+        bytes_of(layout.area(AreaKind::slot, index), region).data());
+}
+
+IdtEntry IdtEntry::interrupt_gate(Gva handler, uint16_t selector) {
+    constexpr uint64_t present_interrupt_gate = uint64_t{0x8e} << 40;
+    IdtEntry entry;
+    entry.low = (handler.value & 0xffff) | uint64_t{selector} << 16 | present_interrupt_gate |
+                (handler.value >> 16 & 0xffff) << 48;
+    entry.high = handler.value >> 32;
+    return entry;
+}
+
+Gva IdtEntry::handler() const {
+    return Gva((low & 0xffff) | (low >> 48) << 16 | (high & 0xffffffff) << 32);
+}
+
+bool in_compartment(Gva gva) {
+    return gva.value >= SM_COMPARTMENT_GVA && gva.value - SM_COMPARTMENT_GVA < SM_COMPARTMENT_SIZE;
+}
+
+} // namespace shadowmon

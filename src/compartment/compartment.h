@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "abi/config.h"
+#include "src/compartment/layout.h"
+#include "src/compartment/payload_image.h"
+
+#include <span>
+#include <vector>
+
+namespace shadowmon {
+
+/// What goes into the compartment besides the payload itself.
+struct CompartmentContents {
+    sm_config config{}; ///< guest part; the sizes are filled in by fill_region
+    std::vector<sm_hook> hooks;
+    std::span<const std::byte> displaced;
+};
+
+/// The fewest entries for `hooks` hooks at which the table stays half empty.
+uint32_t hook_table_entries(size_t hooks);
+
+/// Fills the region, which is all zeroes, as `layout` says: page tables, payload with
+/// the gate's chain jump set to the guest's own handler, configuration, hook table,
+/// slots, empty rings. After this it is ready to be protected and armed.
+Status fill_region(const Layout& layout, const PayloadImage& payload,
+                   const CompartmentContents& contents, Gpa region_gpa,
+                   std::span<std::byte> region);
+
+/// The parts that the host reads events from.
+sm_ring* ring_in(const Layout& layout, std::span<std::byte> region, uint32_t index);
+std::span<const std::byte> ring_data_in(const Layout& layout, std::span<std::byte> region,
+                                        uint32_t index);
+const sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index);
+
+/// An IDT entry: 64-bit interrupt gate, DPL 0, IST 0.
+struct IdtEntry {
+    uint64_t low = 0, high = 0;
+
+    static IdtEntry interrupt_gate(Gva handler, uint16_t selector);
+    bool present() const { return low >> 47 & 1; }
+    Gva handler() const;
+    uint16_t selector() const { return static_cast<uint16_t>(low >> 16); }
+};
+static_assert(sizeof(IdtEntry) == 16);
+
+/// The vector of the gate, which is also that of #VE.
+inline constexpr unsigned gate_vector = 20;
+
+/// True if an address lies in the compartment's range.
+bool in_compartment(Gva gva);
+
+} // namespace shadowmon

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/events/event.h"
+
+#include <array>
+#include <bit>
+#include <type_traits>
+
+namespace shadowmon {
+
+std::string_view event_type_name(unsigned type) {
+    constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {
+        "pad",    "lost",         "syscall_enter", "syscall_exit",
+        "switch", "unknown_hook", "type_6",        "type_7"};
+    return type < kNames.size() ? kNames[type] : "type_unknown";
+}
+
+unsigned event_type(const Event& event) {
+    return std::visit(
+        [](const auto& body) -> unsigned {
+            using Body = std::decay_t<decltype(body)>;
+            if constexpr (std::is_same_v<Body, SyscallEnter>)
+                return SM_EVENT_SYSCALL_ENTER;
+            else if constexpr (std::is_same_v<Body, SyscallExit>)
+                return SM_EVENT_SYSCALL_EXIT;
+            else if constexpr (std::is_same_v<Body, Switch>)
+                return SM_EVENT_SWITCH;
+            else if constexpr (std::is_same_v<Body, Lost>)
+                return SM_EVENT_LOST;
+            else
+                return SM_EVENT_UNKNOWN_HOOK;
+        },
+        event.body);
+}
+
+// As task_state_index() in include/linux/sched.h: the highest bit counts. The bits are
+// the same from 4.14 on; none of them is in a header for user space.
+char task_state_letter(uint64_t state) {
+    constexpr uint64_t kReported = 0x7f;
+    constexpr uint64_t kIdle = 0x402; // uninterruptible, not counted in the load
+    constexpr std::string_view kLetters = "RSDTtXZP";
+    if ((state & kIdle) == kIdle)
+        return 'I';
+    return kLetters[std::bit_width(state & kReported)];
+}
+
+} // namespace shadowmon

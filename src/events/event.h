@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "abi/events.h"
+#include "src/base/address.h"
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <variant>
+
+namespace shadowmon {
+
+/// A process name as the guest's kernel keeps it: any bytes, up to the first NUL.
+/// The guest chooses them, so nothing may print them without escaping (output/escape.h).
+struct Comm {
+    std::array<char, SM_COMM_SIZE> bytes{};
+
+    std::string_view view() const { return {bytes.data(), strnlen(bytes.data(), bytes.size())}; }
+    bool operator==(const Comm&) const = default;
+};
+
+/// The task that an event happened in, read by the payload at that moment.
+struct Process {
+    Gva task; ///< its task_struct
+    uint32_t tid = 0;
+    uint32_t pid = 0; ///< of the thread group
+    uint32_t ppid = 0;
+    uint32_t uid = 0;
+    Comm comm;
+};
+
+/// A system call by number. `name` is empty if the kernel's headers know no such number.
+struct Syscall {
+    int32_t nr = 0;      ///< the low half of the register, which is what the kernel looks at
+    bool compat = false; ///< number and arguments are those of the 32-bit ABI
+    std::string_view name;
+};
+
+struct SyscallEnter {
+    Syscall call;
+    std::array<uint64_t, 6> args{}; ///< raw registers in the order of the convention
+};
+
+struct SyscallExit {
+    Syscall call;
+    int64_t ret = 0;
+    std::string_view error; ///< "ENOENT" for -2 and so on, empty if `ret` is no error
+};
+
+/// Event::process is the previous task.
+struct Switch {
+    uint64_t prev_state = 0; ///< task->__state of the previous task
+    Gva next_task;
+    uint32_t next_tid = 0;
+    uint32_t next_pid = 0;
+    Comm next_comm;
+};
+
+/// Events that found no room in this event's ring since its last Lost, by enum sm_event_type.
+struct Lost {
+    std::array<uint64_t, SM_EVENT_TYPES> by_type{};
+
+    uint64_t total() const {
+        uint64_t sum = 0;
+        for (uint64_t n : by_type)
+            sum += n;
+        return sum;
+    }
+};
+
+/// The gate was entered from no hook: the guest ran INT 20 of its own.
+struct UnknownHook {
+    Gva rip; ///< return address of the frame
+    Gva rsp;
+};
+
+/// One event, decoded: the model that every sink and the summary work from.
+/// Holds no pointer into a ring; string views are of static tables.
+struct Event {
+    using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook>;
+
+    uint64_t tsc = 0;         ///< guest TSC
+    uint64_t realtime_ns = 0; ///< the same instant as nanoseconds of the host's CLOCK_REALTIME
+    uint64_t seq = 0;         ///< in its ring, counts recorded and lost events
+    uint64_t cr3 = 0;
+    uint32_t ring = 0;
+    uint32_t cpu = 0; ///< as the guest states it
+    uint32_t hook = 0;
+    bool late = false;    ///< an event with a later TSC came out before this one
+    bool no_task = false; ///< the task could not be read: `process` is all 0
+    bool no_body = false; ///< what the body is read from could not be read: it is 0
+    Process process;
+    Body body;
+
+    template <typename T> const T* get_if() const { return std::get_if<T>(&body); }
+};
+
+/// Stable name of an event type, used by all formats. A number that means no event has a
+/// name as well ("type_6"): counters have one for each.
+std::string_view event_type_name(unsigned type);
+
+/// The enum sm_event_type that a body was made from.
+unsigned event_type(const Event& event);
+
+/// The letter that ps shows for a task->__state: R, S, D, T, t, X, Z, P or I.
+char task_state_letter(uint64_t state);
+
+} // namespace shadowmon

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/events/event.h"
+#include "src/output/escape.h"
+#include "src/output/writer.h"
+
+namespace shadowmon {
+
+/// Integers up to here survive a reader that keeps numbers as doubles.
+inline constexpr uint64_t kJsonMaxInteger = (uint64_t{1} << 53) - 1;
+
+/// Writer with JSON's values. Names of keys are the caller's and need no escaping.
+class JsonWriter : public Writer {
+  public:
+    using Writer::Writer;
+
+    void count(uint64_t value) {
+        if (value <= kJsonMaxInteger)
+            decimal(value);
+        else
+            text("\"").decimal(value).text("\"");
+    }
+
+    void signed_count(int64_t value) {
+        if (value >= 0)
+            count(static_cast<uint64_t>(value));
+        else if (value >= -static_cast<int64_t>(kJsonMaxInteger))
+            decimal(value);
+        else
+            text("\"").decimal(value).text("\"");
+    }
+
+    void hex_string(uint64_t value) { text("\"").hex(value).text("\""); }
+
+    void comm(const Comm& comm) {
+        char escaped[4 * SM_COMM_SIZE];
+        const char* end = escape_to(escaped, comm.view(), false);
+        text("\"");
+        char* out = at();
+        // escape_to() leaves only these two for JSON to mind.
+        for (const char* c = escaped; c != end; ++c) {
+            if (*c == '"' || *c == '\\')
+                *out++ = '\\';
+            *out++ = *c;
+        }
+        set(out);
+        text("\"");
+    }
+};
+
+/// {"syscall_enter":8,...}: the types that were counted.
+inline void put_type_counts(JsonWriter& w, const std::array<uint64_t, SM_EVENT_TYPES>& counts) {
+    const char* separator = "{\"";
+    for (unsigned type = 0; type < SM_EVENT_TYPES; ++type) {
+        if (counts[type] == 0)
+            continue;
+        w.text(separator).text(event_type_name(type)).text("\":");
+        w.count(counts[type]);
+        separator = ",\"";
+    }
+    w.text(*separator == '{' ? "{}" : "}");
+}
+
+} // namespace shadowmon

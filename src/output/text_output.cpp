@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/output/text_output.h"
+
+#include "src/output/escape.h"
+#include "src/output/writer.h"
+
+#include <variant>
+
+namespace shadowmon {
+namespace {
+
+constexpr uint64_t kNsPerDay = 86'400'000'000'000;
+
+// Columns of a line; longer contents push the rest to the right.
+constexpr size_t kKindColumn = 46;
+constexpr size_t kBodyColumn = 54;
+
+/// Registers mix counts, flags and addresses; small ones are read more easily as decimal.
+constexpr uint64_t kDecimalBelow = 1 << 20;
+
+void put_number(Writer& w, uint64_t value) {
+    if (value < kDecimalBelow)
+        w.decimal(value);
+    else
+        w.hex(value);
+}
+
+void put_comm(Writer& w, const Comm& comm) {
+    if (comm.view().empty())
+        w.text("-");
+    else
+        w.set(escape_to(w.at(), comm.view(), true));
+}
+
+void put_call(Writer& w, const Syscall& call) {
+    if (call.name.empty())
+        w.text("syscall_").decimal(call.nr);
+    else
+        w.text(call.name);
+    if (call.compat)
+        w.text("@32");
+}
+
+void put_counts(Writer& w, const std::array<uint64_t, SM_EVENT_TYPES>& counts) {
+    const char* separator = " (";
+    for (unsigned type = 0; type < SM_EVENT_TYPES; ++type) {
+        if (counts[type] == 0)
+            continue;
+        w.text(separator).text(event_type_name(type)).text(" ").decimal(counts[type]);
+        separator = ", ";
+    }
+    if (*separator == ',')
+        w.text(")");
+}
+
+/// Kind and body of an event, one function per type of body.
+struct BodyWriter {
+    Writer& w;
+    const char* line;
+
+    Writer& kind(std::string_view kind) {
+        return w.pad_to(line, kKindColumn).text(kind).pad_to(line, kBodyColumn);
+    }
+
+    void operator()(const SyscallEnter& body) {
+        kind("enter");
+        put_call(w, body.call);
+        const char* separator = "(";
+        for (uint64_t arg : body.args) {
+            put_number(w.text(separator), arg);
+            separator = ", ";
+        }
+        w.text(")");
+    }
+
+    void operator()(const SyscallExit& body) {
+        kind("exit");
+        put_call(w, body.call);
+        w.text(" = ");
+        if (body.ret >= 0)
+            put_number(w, static_cast<uint64_t>(body.ret));
+        else
+            w.decimal(body.ret);
+        if (!body.error.empty())
+            w.text(" (").text(body.error).text(")");
+    }
+
+    void operator()(const Switch& body) {
+        const char state = task_state_letter(body.prev_state);
+        kind("switch").text({&state, 1}).text(" -> ");
+        put_comm(w, body.next_comm);
+        w.text("/").decimal(body.next_tid);
+    }
+
+    void operator()(const Lost& body) {
+        kind("lost").decimal(body.total()).text(" events");
+        put_counts(w, body.by_type);
+    }
+
+    void operator()(const UnknownHook& body) {
+        kind("unknown").text("rip=").hex(body.rip.value).text(" rsp=").hex(body.rsp.value);
+    }
+};
+
+} // namespace
+
+void TextOutput::event(const Event& event) {
+    char* line = sink_.reserve(Sink::kMaxRecord);
+    Writer w(line);
+    if (const uint64_t day = event.realtime_ns / kNsPerDay; day != day_) {
+        day_ = day;
+        w.text("# ");
+        w.set(time_.date(w.at(), event.realtime_ns));
+        w.text(" UTC\n");
+    }
+    char* const start = w.at();
+    w.set(time_.time_of_day(w.at(), event.realtime_ns));
+    w.text(event.cpu < 10 ? " 00" : event.cpu < 100 ? " 0" : " ").decimal(event.cpu).text(" ");
+    put_comm(w, event.process.comm);
+    w.text("/").decimal(event.process.tid);
+    std::visit(BodyWriter{w, start}, event.body);
+    if (event.late)
+        w.text(" [late]");
+    if (event.no_task)
+        w.text(" [no task]");
+    if (event.no_body)
+        w.text(" [no body]");
+    w.text("\n");
+    sink_.commit(static_cast<size_t>(w.at() - line));
+}
+
+Status TextOutput::finish(const Summary& summary) {
+    // As comments, so that what filters events does not meet them.
+    const std::string text = to_text(summary);
+    for (std::string_view rest = text; !rest.empty();) {
+        const size_t end = std::min(rest.find('\n'), rest.size() - 1) + 1;
+        sink_.append(rest[0] == '\n' ? "#" : "# ");
+        sink_.append(rest.substr(0, end));
+        rest.remove_prefix(end);
+    }
+    return sink_.close();
+}
+
+} // namespace shadowmon

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/guest/kernel_info.h"
+#include "src/vm/views.h"
+
+#include <vector>
+
+namespace shadowmon {
+
+/// The vCPUs of a VM, looked at once and found fit to be watched.
+struct GuestCpus {
+    std::vector<kvm_views_vcpu> running; ///< those that have left reset
+
+    static CpuState state_of(const kvm_views_vcpu& vcpu);
+};
+
+/// Reads the registers of every vCPU. Refuses, each with its own sentence: too many
+/// vCPUs, none started, a vCPU in VMX operation, a guest without RDTSCP.
+Result<GuestCpus> survey_cpus(const Views& views);
+
+/// The kernel as seen from the first vCPU that shows it. The error is that of the
+/// first vCPU if none does.
+Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& memory);
+
+/// How wide the guest takes physical addresses to be: page-table entries beyond that
+/// are malformed to it. At most `limit`, which is what the VM can translate.
+unsigned guest_phys_bits(const KernelInfo& kernel, const PhysicalMemory& memory, unsigned limit);
+
+} // namespace shadowmon

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/session/hook_plan.h"
+
+#include <algorithm>
+#include <sstream>
+
+namespace shadowmon {
+
+namespace {
+
+/// A function that a monitor hooks at its entry.
+struct Target {
+    const char* function;
+    bool needed; ///< every kernel has it
+    uint16_t type;
+    uint16_t flags;
+    std::vector<ZydisRegister> keep;
+};
+
+// struct pt_regs* is the first argument of all of these; __switch_to has the tasks.
+const std::vector<Target>& syscall_targets() {
+    static const std::vector<Target> targets = {
+        {"do_syscall_64", true, SM_EVENT_SYSCALL_ENTER, 0, {ZYDIS_REGISTER_RDI}},
+        // An exception entry: it moves ax to orig_ax itself, later.
+        {"do_int80_emulation",
+         false,
+         SM_EVENT_SYSCALL_ENTER,
+         SM_HOOK_COMPAT | SM_HOOK_NR_IN_AX,
+         {ZYDIS_REGISTER_RDI}},
+        {"do_int80_syscall_32",
+         false,
+         SM_EVENT_SYSCALL_ENTER,
+         SM_HOOK_COMPAT,
+         {ZYDIS_REGISTER_RDI}},
+        {"do_fast_syscall_32", false, SM_EVENT_SYSCALL_ENTER, SM_HOOK_COMPAT, {ZYDIS_REGISTER_RDI}},
+        {"syscall_exit_to_user_mode", true, SM_EVENT_SYSCALL_EXIT, 0, {ZYDIS_REGISTER_RDI}},
+    };
+    return targets;
+}
+
+const std::vector<Target>& switch_targets() {
+    static const std::vector<Target> targets = {
+        {"__switch_to", true, SM_EVENT_SWITCH, 0, {ZYDIS_REGISTER_RDI, ZYDIS_REGISTER_RSI}},
+    };
+    return targets;
+}
+
+/// A function longer than this is looked at only so far.
+constexpr uint64_t max_code = 16 * 1024;
+
+Result<std::vector<std::byte>> read_code(Gva start, const KernelInfo& kernel,
+                                         const PhysicalMemory& memory) {
+    Gva end = kernel.symbols.next_address(start).value_or(start + max_code);
+    uint64_t size = std::min(end - start, max_code);
+    if (!kernel.image.contains(start) || !kernel.image.contains(start + size - 1))
+        return failf("{:#x} is outside the kernel image", start.value);
+    auto gpa = kernel.to_gpa(start);
+    if (!gpa)
+        return fail(gpa.error());
+    std::vector<std::byte> code(size);
+    SM_TRY(memory.read(*gpa, code));
+    return code;
+}
+
+} // namespace
+
+Result<MonitorSet> MonitorSet::parse(const std::string& names) {
+    MonitorSet set;
+    std::istringstream in(names);
+    for (std::string name; std::getline(in, name, ',');) {
+        if (name == "syscalls")
+            set.syscalls = true;
+        else if (name == "switches")
+            set.switches = true;
+        else
+            return failf("there is no monitor \"{}\"; there are: syscalls, switches", name);
+    }
+    if (!set.syscalls && !set.switches)
+        return failf("no monitor is named; there are: syscalls, switches");
+    return set;
+}
+
+std::vector<sm_hook> HookPlan::table() const {
+    std::vector<sm_hook> table;
+    for (const PlannedHook& planned : hooks)
+        table.push_back(planned.hook);
+    return table;
+}
+
+Result<HookPlan> plan_hooks(const MonitorSet& monitors, const KernelInfo& kernel,
+                            const PhysicalMemory& memory) {
+    std::vector<Target> targets;
+    if (monitors.syscalls)
+        targets = syscall_targets();
+    if (monitors.switches)
+        targets.insert(targets.end(), switch_targets().begin(), switch_targets().end());
+
+    HookPlan plan;
+    DisplacedCode displaced(Gva(SM_COMPARTMENT_GVA + SM_DISPLACED_OFFSET), SM_DISPLACED_MAX_SIZE);
+    for (const Target& target : targets) {
+        if (!target.needed && !kernel.symbols.find(target.function))
+            continue;
+        auto start = kernel.symbols.address(target.function);
+        if (!start)
+            return fail(start.error().in("plan a hook"));
+        std::string step = fmt::format("plan a hook in {}", target.function);
+        auto code = read_code(*start, kernel, memory);
+        if (!code)
+            return fail(code.error().in(step));
+        auto site = plan_site({target.function, *start, *code, target.keep});
+        if (!site)
+            return fail(site.error().in(step));
+        auto resume = displaced.add(site->instruction, site->bytes);
+        if (!resume)
+            return fail(resume.error().in(step));
+        auto gpa = kernel.to_gpa(site->address);
+        if (!gpa)
+            return fail(gpa.error().in(step));
+        sm_hook hook{};
+        hook.rip = (site->address + hook_bytes.size()).value;
+        hook.id = static_cast<uint32_t>(plan.hooks.size());
+        hook.type = target.type;
+        hook.flags = target.flags;
+        hook.resume_if1 = resume->if1.value;
+        hook.resume_if0 = resume->if0.value;
+        plan.hooks.push_back({target.function, std::move(*site), *gpa, hook});
+    }
+    plan.displaced.assign(displaced.bytes().begin(), displaced.bytes().end());
+    return plan;
+}
+
+} // namespace shadowmon

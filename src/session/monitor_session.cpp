@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/session/monitor_session.h"
+
+#include "payload/symbols.h"
+#include "src/compartment/compartment.h"
+#include "src/compartment/payload_image.h"
+#include "src/compartment/placement.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace shadowmon {
+
+namespace {
+
+/// Twice as many as vCPUs, so that a vCPU seldom finds its first choice taken.
+uint32_t slots_for(size_t vcpus) {
+    return std::min<uint32_t>(SM_MAX_SLOTS, std::bit_ceil(static_cast<uint32_t>(2 * vcpus)));
+}
+
+kvm_views_stats minus(const kvm_views_stats& a, const kvm_views_stats& b) {
+    kvm_views_stats d = a;
+    d.exits -= b.exits;
+    d.switches -= b.switches;
+    d.violations -= b.violations;
+    d.bad_vmfunc -= b.bad_vmfunc;
+    d.calls -= b.calls;
+    d.region_faults -= b.region_faults;
+    d.events_lost -= b.events_lost;
+    d.ve_injected -= b.ve_injected;
+    return d;
+}
+
+std::string size_text(uint64_t bytes) {
+    return bytes >= 1u << 20 ? fmt::format("{} MiB", bytes >> 20)
+                             : fmt::format("{} KiB", bytes >> 10);
+}
+
+} // namespace
+
+namespace {
+
+/// The page tables through which a guest is looked at are those of whatever ran; when that
+/// process ends meanwhile, they become something else.
+constexpr unsigned survey_attempts = 5;
+
+/// True for what another look would not change: firmware, 32 bits, not Linux.
+bool says_what_guest_is(const Error& error) {
+    return error.code() == EAGAIN || error.code() == ENOTSUP || error.code() == ENOEXEC;
+}
+
+} // namespace
+
+Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<Views> views,
+                                                            const SessionOptions& options,
+                                                            const StepLog& log) {
+    auto memory = LiveMemory::of(*views);
+    if (!memory)
+        return fail(memory.error());
+    std::unique_ptr<MonitorSession> session(
+        new MonitorSession(std::move(views), std::move(*memory)));
+    SM_TRY(session->look_at_guest(options, log));
+    SM_TRY(session->build(options, log));
+    SM_TRY(session->start_reading());
+    SM_TRY(session->open_way(log));
+    return session;
+}
+
+Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLog& log) {
+    for (unsigned attempt = 1; !kernel_; attempt++) {
+        auto cpus = survey_cpus(*views_);
+        if (!cpus)
+            return fail(cpus.error());
+        cpus_ = std::move(*cpus);
+        auto kernel = survey_kernel(cpus_, memory_);
+        if (kernel)
+            kernel_.emplace(std::move(*kernel));
+        else if (attempt == survey_attempts || says_what_guest_is(kernel.error()))
+            return fail(kernel.error());
+        else
+            log(kernel.error().message() + "; looking again");
+    }
+    log(fmt::format("guest: {}", kernel_->banner));
+    log(fmt::format("kernel at {:#x}, {} symbols, {}-level page tables", kernel_->image.start.value,
+                    kernel_->symbols.size(), kernel_->image.levels));
+
+    auto entry = plan_entry(*kernel_, cpus_, memory_);
+    if (!entry)
+        return fail(entry.error());
+    entry_ = *entry;
+    auto plan = plan_hooks(options.monitors, *kernel_, memory_);
+    if (!plan)
+        return fail(plan.error());
+    plan_ = std::move(*plan);
+    for (const PlannedHook& hook : plan_.hooks)
+        log(fmt::format("hook {} in {} at {:#x}: {}", hook.hook.id, hook.function,
+                        hook.site.address.value, hook.site.instruction.text()));
+
+    if (auto symbol = kernel_->symbols.address("panic_cpu"))
+        if (auto gpa = kernel_->to_gpa(*symbol))
+            panic_cpu_ = *gpa;
+    return {};
+}
+
+sm_config MonitorSession::guest_config(const SessionOptions& options) const {
+    sm_config config{};
+    config.full_mode = options.full_mode;
+    config.task_size = kernel_->task_size;
+    config.direct_map = kernel_->image.direct_map.value;
+    config.la57 = kernel_->image.levels == 5;
+    auto windows = kernel_->windows();
+    // The payload is quickest in the first window: that is where the tasks are, which
+    // the kernel allocates from all of its memory.
+    std::stable_sort(windows.begin(), windows.end(),
+                     [](const sm_window& a, const sm_window& b) { return a.size > b.size; });
+    config.nr_windows = static_cast<uint32_t>(windows.size());
+    std::copy(windows.begin(), windows.end(), config.windows);
+    config.offsets = kernel_->offsets;
+    config.idt20_handler = entry_.chain_handler.value;
+    return config;
+}
+
+Status MonitorSession::build(const SessionOptions& options, const StepLog& log) {
+    auto payload = PayloadImage::parse(embedded_payload());
+    if (!payload)
+        return fail(payload.error());
+    auto gate = payload->symbol(SM_SYMBOL_GATE_INT20);
+    if (!gate)
+        return fail(gate.error());
+    gate_ = *gate;
+    auto info = views_->info();
+    if (!info)
+        return fail(info.error());
+
+    Geometry geometry;
+    geometry.slots = slots_for(info->nr_vcpus);
+    geometry.ring_size = options.ring_size;
+    geometry.hook_entries = hook_table_entries(plan_.hooks.size());
+    geometry.displaced_size = static_cast<uint32_t>(plan_.displaced.size());
+    geometry.text_size = static_cast<uint32_t>(payload->text().size);
+    geometry.rodata_size = static_cast<uint32_t>(payload->rodata().size);
+    geometry.data_size = static_cast<uint32_t>(payload->data().size);
+    auto layout = Layout::make(geometry);
+    if (!layout)
+        return fail(layout.error());
+    layout_ = std::move(*layout);
+
+    unsigned bits = guest_phys_bits(*kernel_, memory_, info->phys_bits);
+    auto gpa = choose_region(memory_.occupied(), bits, layout_->pages());
+    if (!gpa)
+        return fail(gpa.error());
+    region_gpa_ = *gpa;
+    SM_TRY(views_->set_region(region_gpa_, layout_->pages()));
+    auto region = views_->map_region(layout_->pages());
+    if (!region)
+        return fail(region.error());
+    region_ = std::move(*region);
+
+    CompartmentContents contents;
+    contents.config = guest_config(options);
+    contents.hooks = plan_.table();
+    contents.displaced = plan_.displaced;
+    SM_TRY(fill_region(*layout_, *payload, contents, region_gpa_, region_->bytes()));
+    for (const kvm_views_protect& range : layout_->protections(region_gpa_))
+        SM_TRY(views_->protect(range));
+    // The address itself stays secret: a log may end up where the guest can read it.
+    log(fmt::format("compartment: {} in {} pages, {} rings of {}",
+                    size_text(uint64_t{layout_->pages()} * SM_PAGE_SIZE), layout_->pages(),
+                    geometry.slots, size_text(geometry.ring_size)));
+    return {};
+}
+
+Status MonitorSession::start_reading() {
+    auto vcpu = views_->vcpu(cpus_.running.front().index);
+    if (!vcpu)
+        return fail(vcpu.error());
+    auto clock = ClockMap::make({vcpu->guest_tsc, vcpu->realtime_ns, vcpu->tsc_khz});
+    if (!clock)
+        return fail(clock.error());
+    std::vector<RingReader> rings;
+    for (uint32_t i = 0; i < layout_->geometry().slots; i++) {
+        auto reader = RingReader::make(i, ring_in(*layout_, region_->bytes(), i),
+                                       ring_data_in(*layout_, region_->bytes(), i));
+        if (!reader)
+            return fail(reader.error());
+        rings.push_back(std::move(*reader));
+        slots_.push_back(slot_in(*layout_, region_->bytes(), i));
+    }
+    merger_.emplace(std::move(rings), slots_, Decoder(*clock));
+    return {};
+}
+
+Status MonitorSession::open_way(const StepLog& log) {
+    kvm_views_enable enable{};
+    enable.gate_gva = SM_COMPARTMENT_GVA;
+    enable.gate_len = SM_COMPARTMENT_SIZE;
+    SM_TRY(views_->enable(enable));
+
+    // One batch: the guest never sees a hook without the way that it leads to.
+    std::vector<kvm_views_patch> patches = entry_.patches(region_gpa_, gate_);
+    for (const PlannedHook& hook : plan_.hooks)
+        patches.push_back(make_patch(hook.gpa, std::span(hook.site.bytes).first(hook_bytes.size()),
+                                     hook_bytes, KVM_VIEWS_PATCH_HOOK));
+    auto before = views_->stats();
+    if (!before)
+        return fail(before.error());
+    auto patched = views_->patch(patches);
+    if (!patched)
+        return fail(patched.error());
+    hooked_ = true;
+    at_arm_ = *before;
+    pause_tsc_ = patched->pause_tsc;
+    log(fmt::format("armed: {} hooks, the vCPUs stood still for {} TSC ticks", plan_.hooks.size(),
+                    pause_tsc_));
+    return {};
+}
+
+Result<kvm_views_stats> MonitorSession::stats() const {
+    if (at_detach_)
+        return minus(*at_detach_, at_arm_);
+    auto now = views_->stats();
+    if (!now)
+        return fail(now.error());
+    return minus(*now, at_arm_);
+}
+
+Result<std::vector<kvm_views_event>> MonitorSession::take_events() {
+    auto events = views_->read_events();
+    if (!events)
+        return fail(events.error());
+    for (const kvm_views_event& event : *events)
+        if (event.type == KVM_VIEWS_EVENT_CALL)
+            parked_.insert(event.vcpu_id);
+    return events;
+}
+
+Status MonitorSession::resume_parked() {
+    auto parked = std::exchange(parked_, {});
+    for (uint32_t vcpu_id : parked) {
+        auto status = views_->resume(vcpu_id);
+        // ENOENT: it has gone on by itself, because the VMM reset it or the VM is ending.
+        if (!status && status.error().code() != ENOENT)
+            return status;
+    }
+    return {};
+}
+
+bool MonitorSession::guest_panicked() const {
+    constexpr int32_t no_cpu = -1;
+    int32_t cpu = no_cpu;
+    return panic_cpu_ &&
+           memory_.read(*panic_cpu_, std::as_writable_bytes(std::span(&cpu, 1))).has_value() &&
+           cpu != no_cpu;
+}
+
+void MonitorSession::resync_clock() {
+    auto vcpu = views_->vcpu(cpus_.running.front().index);
+    // A clock that is not corrected drifts a little; that is no reason to end a trace.
+    if (vcpu)
+        (void)merger_->decoder().clock_map().resync(
+            {vcpu->guest_tsc, vcpu->realtime_ns, vcpu->tsc_khz});
+}
+
+Status MonitorSession::revert_hooks() {
+    if (!hooked_)
+        return {};
+    if (auto now = views_->stats())
+        at_detach_ = *now;
+    std::vector<kvm_views_patch> patches;
+    for (const PlannedHook& hook : plan_.hooks)
+        patches.push_back(make_patch(hook.gpa, hook_bytes, hook_bytes,
+                                     KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT));
+    auto patched = views_->patch(patches);
+    if (!patched)
+        return fail(patched.error());
+    hooked_ = false;
+    return {};
+}
+
+bool MonitorSession::quiet() const {
+    return std::none_of(slots_.begin(), slots_.end(), [](const sm_slot* slot) {
+        return __atomic_load_n(&slot->busy, __ATOMIC_ACQUIRE) != 0;
+    });
+}
+
+Status MonitorSession::detach() {
+    if (!at_detach_)
+        if (auto now = views_->stats())
+            at_detach_ = *now;
+    SM_TRY(views_->disable());
+    if (auto now = views_->stats())
+        undo_conflicts_ = now->undo_conflicts;
+    return {};
+}
+
+} // namespace shadowmon

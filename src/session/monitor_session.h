@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/compartment/layout.h"
+#include "src/events/merger.h"
+#include "src/session/entry_plan.h"
+#include "src/session/hook_plan.h"
+#include "src/vm/live_memory.h"
+#include "src/vm/views.h"
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace shadowmon {
+
+struct SessionOptions {
+    MonitorSet monitors;
+    uint32_t ring_size = 1u << 20;
+    sm_full_mode full_mode = SM_FULL_DROP;
+};
+
+/// Told about each step of attaching, for a log.
+using StepLog = std::function<void(const std::string&)>;
+
+/// A VM being watched: its views, the compartment and the hooks in the guest's text.
+/// Owns all of it; destroying it undoes all of it (the kernel does, when the views
+/// fd closes), and so does any failure on the way. One thread uses it.
+class MonitorSession {
+  public:
+    /// Looks at the guest, plans, builds the compartment and arms the VM. On return
+    /// events flow. `views` are fresh ones.
+    [[nodiscard]] static Result<std::unique_ptr<MonitorSession>>
+    arm(std::unique_ptr<Views> views, const SessionOptions& options, const StepLog& log);
+
+    Merger& merger() { return *merger_; }
+    const Views& views() const { return *views_; }
+    const KernelInfo& kernel() const { return *kernel_; }
+    const std::vector<PlannedHook>& hooks() const { return plan_.hooks; }
+    uint64_t pause_tsc() const { return pause_tsc_; } ///< host TSC ticks of the arming pause
+
+    /// What the views counted since the VM was armed; after detach(), up to then.
+    Result<kvm_views_stats> stats() const;
+
+    /// Patched places that detach() left alone because the guest had changed them.
+    uint64_t undo_conflicts() const { return undo_conflicts_; }
+
+    /// What the kernel reported since the last call. Parked vCPUs are remembered for
+    /// resume_parked().
+    Result<std::vector<kvm_views_event>> take_events();
+
+    /// Lets the vCPUs that wait for room in their ring go on, after a poll of the merger.
+    Status resume_parked();
+
+    /// True if the guest's kernel has panicked.
+    bool guest_panicked() const;
+
+    /// Corrects the clock of the events. Cheap; now and then.
+    void resync_clock();
+
+    /// Takes the hooks out of the guest's text; from then on no event begins.
+    Status revert_hooks();
+
+    /// True if no vCPU was making an event just now.
+    bool quiet() const;
+
+    /// Undoes everything and waits for it. Error code EINTR: a signal came first; the
+    /// kernel goes on undoing by itself.
+    Status detach();
+
+  private:
+    MonitorSession(std::unique_ptr<Views> views, LiveMemory memory)
+        : views_(std::move(views)), memory_(std::move(memory)) {}
+
+    Status look_at_guest(const SessionOptions& options, const StepLog& log);
+    Status build(const SessionOptions& options, const StepLog& log);
+    Status open_way(const StepLog& log);
+    Status start_reading();
+    sm_config guest_config(const SessionOptions& options) const;
+
+    std::unique_ptr<Views> views_;
+    LiveMemory memory_;
+    GuestCpus cpus_;
+    std::optional<KernelInfo> kernel_;
+    HookPlan plan_;
+    EntryPlan entry_{};
+    std::optional<Layout> layout_;
+    Gva gate_;
+    Gpa region_gpa_;
+    std::optional<RegionMapping> region_;
+    std::optional<Merger> merger_;
+    std::vector<const sm_slot*> slots_;
+    std::set<uint32_t> parked_;
+    std::optional<Gpa> panic_cpu_;
+    kvm_views_stats at_arm_{};
+    std::optional<kvm_views_stats> at_detach_;
+    uint64_t pause_tsc_ = 0;
+    uint64_t undo_conflicts_ = 0;
+    bool hooked_ = false;
+};
+
+} // namespace shadowmon

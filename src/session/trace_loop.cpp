@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/session/trace_loop.h"
+
+#include <algorithm>
+#include <poll.h>
+
+namespace shadowmon {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+// Rings are read without anybody telling that they hold something (telling would cost
+// the guest an exit): often while events come, seldom while none do.
+constexpr milliseconds busy_wait{1};
+constexpr milliseconds idle_wait{20};
+constexpr size_t full_batch = 4096; // as many events in one poll: look again at once
+
+constexpr seconds panic_interval{1};
+constexpr seconds clock_interval{30};
+constexpr seconds settle_time{5}; // for vCPUs to finish their last event
+constexpr unsigned disable_seconds = 20;
+constexpr uint64_t max_told_incidents = 20;
+
+bool gone(const Error& error) { return error.code() == ENODEV || error.code() == ESRCH; }
+
+} // namespace
+
+const char* describe(TraceEnd end) {
+    switch (end) {
+    case TraceEnd::asked:
+        return "ended by a signal";
+    case TraceEnd::time_over:
+        return "the time is over";
+    case TraceEnd::vm_gone:
+        return "the VM has ended";
+    case TraceEnd::vm_reset:
+        return "the guest was reset";
+    case TraceEnd::panic:
+        return "the guest's kernel has panicked";
+    case TraceEnd::output:
+        return "the output cannot be written";
+    case TraceEnd::failed:
+        return "failed";
+    }
+    return "";
+}
+
+TraceEnd TraceLoop::fail_with(Error error) {
+    if (gone(error)) {
+        vm_gone_ = true;
+        return TraceEnd::vm_gone;
+    }
+    error_ = std::move(error);
+    return TraceEnd::failed;
+}
+
+size_t TraceLoop::pump() {
+    size_t n = session_.merger().poll([&](const Event& event) {
+        collector_.event(event);
+        output_.event(event);
+    });
+    events_ += n;
+    for (const Error& error : session_.merger().take_errors())
+        notice_(error.message());
+    if (n > 0 && !output_error_)
+        if (auto status = output_.flush(); !status)
+            output_error_ = status.error();
+    return n;
+}
+
+void TraceLoop::describe_incident(const kvm_views_event& event) {
+    if (++incidents_ > max_told_incidents)
+        return;
+    std::string more = incidents_ == max_told_incidents ? " (further ones are only counted)" : "";
+    switch (event.type) {
+    case KVM_VIEWS_EVENT_VIOLATION:
+        notice_(
+            fmt::format("vCPU {}: forbidden access ({}) to guest-virtual {:#x} from {:#x}, view "
+                        "{}{}",
+                        event.vcpu_id, event.access, event.gva, event.rip, event.view, more));
+        break;
+    case KVM_VIEWS_EVENT_BAD_VMFUNC:
+        notice_(fmt::format("vCPU {}: VMFUNC with eax={:#x} ecx={:#x} at {:#x} refused with #UD{}",
+                            event.vcpu_id, event.arg & 0xffffffff, event.arg >> 32, event.rip,
+                            more));
+        break;
+    case KVM_VIEWS_EVENT_ESCAPE:
+        notice_(fmt::format("vCPU {}: entered the shadow view outside the gate at {:#x} and was "
+                            "sent back{}",
+                            event.vcpu_id, event.rip, more));
+        break;
+    case KVM_VIEWS_EVENT_NESTED:
+        notice_(fmt::format("vCPU {}: VMXON at {:#x} refused with #UD: no nested virtualization "
+                            "while the VM is watched{}",
+                            event.vcpu_id, event.rip, more));
+        break;
+    default:
+        notice_(
+            fmt::format("vCPU {}: event {} from the kernel{}", event.vcpu_id, event.type, more));
+    }
+}
+
+std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& events) {
+    for (const kvm_views_event& event : events) {
+        if (event.type == KVM_VIEWS_EVENT_RESET)
+            return TraceEnd::vm_reset;
+        if (event.type != KVM_VIEWS_EVENT_CALL)
+            describe_incident(event);
+    }
+    return std::nullopt;
+}
+
+TraceEnd TraceLoop::run(std::optional<milliseconds> duration) {
+    auto start = steady_clock::now();
+    auto next_panic_check = start + panic_interval;
+    auto next_clock_sync = start + clock_interval;
+    milliseconds wait = busy_wait;
+    for (;;) {
+        size_t n = pump();
+        if (output_error_) {
+            error_ = output_error_;
+            return TraceEnd::output;
+        }
+        if (auto status = session_.resume_parked(); !status)
+            return fail_with(status.error());
+        if (n > 0 || session_.merger().holding())
+            wait = busy_wait;
+        else
+            wait = std::min(wait * 2, idle_wait);
+        if (n >= full_batch)
+            wait = milliseconds(0);
+
+        auto now = steady_clock::now();
+        if (duration) {
+            auto left = std::chrono::ceil<milliseconds>(start + *duration - now);
+            if (left <= milliseconds(0))
+                return TraceEnd::time_over;
+            wait = std::min(wait, left);
+        }
+        if (now >= next_panic_check) {
+            next_panic_check = now + panic_interval;
+            if (session_.guest_panicked())
+                return TraceEnd::panic;
+        }
+        if (now >= next_clock_sync) {
+            next_clock_sync = now + clock_interval;
+            session_.resync_clock();
+        }
+
+        pollfd fds[] = {{session_.views().fd(), POLLIN, 0},
+                        {vmm_pidfd_, POLLIN, 0},
+                        {signals_.fd(), POLLIN, 0}};
+        if (::poll(fds, std::size(fds), static_cast<int>(wait.count())) < 0 && errno != EINTR)
+            return fail_with(Error::from_errno("wait for the VM"));
+        if (fds[2].revents && signals_.take())
+            return TraceEnd::asked;
+        if (fds[0].revents & POLLIN) {
+            auto events = session_.take_events();
+            if (!events)
+                return fail_with(events.error());
+            if (auto end = react(*events))
+                return *end;
+        }
+        if ((fds[0].revents & (POLLHUP | POLLERR)) || fds[1].revents) {
+            vm_gone_ = true;
+            return TraceEnd::vm_gone;
+        }
+    }
+}
+
+Status TraceLoop::finish() {
+    Status first;
+    auto note = [&](const Status& status) {
+        if (status || gone(status.error()))
+            return;
+        notice_(status.error().message());
+        if (first)
+            first = status;
+    };
+    if (!vm_gone_) {
+        auto reverted = session_.revert_hooks();
+        // The guest may have overwritten a hook. Undoing puts back what can be put back.
+        if (!reverted && reverted.error().code() != ESTALE)
+            note(reverted);
+        // A vCPU that waits for room in its ring gets it; one that the VMM keeps paused
+        // within the gate is left to the kernel.
+        auto deadline = steady_clock::now() + settle_time;
+        while (!session_.quiet() && steady_clock::now() < deadline) {
+            pollfd fds[] = {{session_.views().fd(), POLLIN, 0}};
+            if (::poll(fds, 1, static_cast<int>(busy_wait.count())) > 0) {
+                if (fds[0].revents & (POLLHUP | POLLERR))
+                    break;
+                if (auto events = session_.take_events())
+                    (void)react(*events);
+            }
+            pump();
+            note(session_.resume_parked());
+        }
+        pump();
+        note(session_.resume_parked());
+    }
+    // Also without a VM: it waits for nothing then.
+    {
+        Signals::Interrupting interrupting(signals_, disable_seconds);
+        auto disabled = session_.detach();
+        if (!disabled && disabled.error().code() == EINTR)
+            disabled = fail(Error("the VM still has a vCPU inside the monitor's gate (is the VM "
+                                  "paused?): the kernel takes the rest out as soon as it runs on",
+                                  EINTR));
+        note(disabled);
+    }
+    events_ += session_.merger().drain([&](const Event& event) {
+        collector_.event(event);
+        output_.event(event);
+    });
+    for (const Error& error : session_.merger().take_errors())
+        notice_(error.message());
+    if (session_.undo_conflicts() > 0)
+        notice_(fmt::format("the guest had changed {} of the patched places; they were left as the "
+                            "guest wants them",
+                            session_.undo_conflicts()));
+    return first;
+}
+
+} // namespace shadowmon
