@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/vm/host_probe.h"
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+namespace shadowmon {
+
+struct DoctorArguments {
+    int vm = 0; ///< 0: none
+};
+
+CLI::App* add_doctor_command(CLI::App& app, DoctorArguments& arguments);
+int run_doctor(const DoctorArguments& arguments);
+
+/// The checks as `shadowmon doctor` prints them.
+std::string render_checks(const std::vector<HostCheck>& checks);
+
+} // namespace shadowmon

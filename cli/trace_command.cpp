@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "cli/trace_command.h"
+
+#include "cli/exit_code.h"
+#include "cli/trace_figures.h"
+#include "src/output/text_output.h"
+#include "src/session/trace_loop.h"
+#include "src/vm/vm_process.h"
+
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <fcntl.h>
+#include <filesystem>
+#include <spdlog/spdlog.h>
+
+namespace shadowmon {
+
+namespace {
+
+constexpr const char* trace_footer = R"(What comes out, one line per event (text):
+    09:55:01.123456789 001 bash/412             enter  read(3, 0x7ffd5a3c2e10, 4096, 0, 0, 0)
+  time (UTC), CPU, process/thread id, kind. With --format json each line is one object.
+  The output ends with a summary: events by kind, lost ones, busiest processes and calls.
+
+When a ring is full (the host reads too slowly):
+  --on-full drop   the guest goes on; what was lost is counted and reported in the output
+  --on-full block  the guest waits until there is room; nothing is lost
+
+Ctrl-C (SIGINT, SIGTERM) detaches cleanly: the guest gets all its bytes back and runs on.
+So does every failure, and the death of this program in whatever way.)";
+
+Error bad_usage(std::string message) { return Error(std::move(message), EINVAL); }
+
+Result<SessionOptions> session_options(const TraceArguments& arguments) {
+    auto monitors = MonitorSet::parse(arguments.monitor);
+    if (!monitors)
+        return fail(bad_usage("--monitor: " + monitors.error().message()));
+    if (!std::has_single_bit(arguments.ring_size) || arguments.ring_size < SM_PAGE_SIZE ||
+        arguments.ring_size > SM_RING_MAX_DATA)
+        return fail(bad_usage(fmt::format("--ring-size: {} bytes; a power of two from 4K to 4M is "
+                                          "possible",
+                                          arguments.ring_size)));
+    if (!std::isfinite(arguments.duration) || arguments.duration < 0 || arguments.duration > 1e9)
+        return fail(bad_usage("--duration: a number of seconds is needed"));
+    if (arguments.duration > 0 && arguments.until_exit)
+        return fail(bad_usage("--duration and --until-exit exclude each other"));
+    SessionOptions options;
+    options.monitors = *monitors;
+    options.ring_size = static_cast<uint32_t>(arguments.ring_size);
+    options.full_mode = arguments.on_full == "block" ? SM_FULL_BLOCK : SM_FULL_DROP;
+    return options;
+}
+
+Status tell_ready(const TraceArguments& arguments) {
+    constexpr std::string_view word = "ready\n";
+    if (arguments.ready_fd >= 0 &&
+        ::write(arguments.ready_fd, word.data(), word.size()) != static_cast<ssize_t>(word.size()))
+        return fail(Error::from_errno(fmt::format("write to --ready-fd {}", arguments.ready_fd)));
+    if (arguments.ready_file.empty())
+        return {};
+    // Under another name first, so that who waits for the file finds it whole.
+    std::string temporary = arguments.ready_file + ".new";
+    UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (!fd.valid() ||
+        ::write(fd.get(), word.data(), word.size()) != static_cast<ssize_t>(word.size()) ||
+        ::rename(temporary.c_str(), arguments.ready_file.c_str()) != 0)
+        return fail(Error::from_errno("write --ready-file " + arguments.ready_file));
+    return {};
+}
+
+int exit_code_of(TraceEnd end) {
+    switch (end) {
+    case TraceEnd::asked:
+    case TraceEnd::time_over:
+    case TraceEnd::vm_gone:
+        return exit_done;
+    case TraceEnd::vm_reset:
+    case TraceEnd::panic:
+        return exit_guest_died;
+    case TraceEnd::output:
+        return exit_output;
+    case TraceEnd::failed:
+        return exit_failed;
+    }
+    return exit_failed;
+}
+
+int fail_exit(const Error& error, int code = exit_failed) {
+    spdlog::error("{}", error.message());
+    return code;
+}
+
+} // namespace
+
+CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
+    CLI::App* command =
+        app.add_subcommand("trace", "Watch a running VM and write out what it does");
+    command->add_option("--vm", arguments.vm, "Process id of the VMM (pgrep -a qemu)")
+        ->required()
+        ->check(CLI::PositiveNumber)
+        ->type_name("PID");
+    command
+        ->add_option("--monitor", arguments.monitor,
+                     "What to watch, separated by commas: syscalls, switches")
+        ->capture_default_str()
+        ->type_name("LIST");
+    command->add_option("--format", arguments.format, "text, or json (one object per line)")
+        ->check(CLI::IsMember({"text", "json"}))
+        ->capture_default_str()
+        ->type_name("FORMAT");
+    command->add_option("-o,--output", arguments.output, "File to write to; - is standard output")
+        ->capture_default_str()
+        ->type_name("FILE");
+    command
+        ->add_option("--on-full", arguments.on_full,
+                     "When a ring is full: drop, or block the guest")
+        ->check(CLI::IsMember({"drop", "block"}))
+        ->capture_default_str()
+        ->type_name("MODE");
+    command
+        ->add_option("--ring-size", arguments.ring_size,
+                     "Bytes per event ring, 4K to 4M; there are two rings per vCPU")
+        ->transform(CLI::AsSizeValue(false))
+        ->capture_default_str()
+        ->type_name("BYTES");
+    command->add_option("--duration", arguments.duration, "End after so many seconds")
+        ->type_name("SECONDS");
+    command->add_flag("--until-exit", arguments.until_exit,
+                      "Go on until the VM ends or a signal comes (the default)");
+    command->add_flag("--summary", arguments.summary,
+                      "Print the summary on standard error as well");
+    command
+        ->add_option("--ready-fd", arguments.ready_fd,
+                     "Write a line to this descriptor once events flow, for scripts")
+        ->type_name("FD");
+    command
+        ->add_option("--ready-file", arguments.ready_file,
+                     "Make this file once events flow, for scripts")
+        ->type_name("PATH");
+    command->footer(trace_footer);
+    command->fallthrough();
+    return command;
+}
+
+int run_trace(const TraceArguments& arguments) {
+    auto options = session_options(arguments);
+    if (!options)
+        return fail_exit(options.error(), exit_usage);
+    auto format = parse_output_format(arguments.format);
+    if (!format)
+        return fail_exit(format.error(), exit_usage);
+    Signals signals;
+
+    auto process = VmProcess::open(arguments.vm);
+    if (!process)
+        return fail_exit(process.error());
+    auto views = Views::attach(process->vm_fd());
+    if (!views)
+        return fail_exit(views.error());
+    // Only now: a mistyped pid must not empty a file.
+    auto sink = Sink::open(arguments.output);
+    if (!sink)
+        return fail_exit(sink.error(), exit_output);
+    auto output = make_output(*format, std::move(*sink));
+
+    auto session = MonitorSession::arm(std::make_unique<Views>(std::move(*views)), *options,
+                                       [](const std::string& step) { spdlog::debug("{}", step); });
+    if (!session)
+        return fail_exit(session.error());
+    auto& monitor = **session;
+    spdlog::info("watching process {} ({}), Linux {}, {} hooks", process->pid(), process->name(),
+                 monitor.kernel().release, monitor.hooks().size());
+
+    SummaryCollector collector;
+    TraceLoop loop(monitor, *output, collector, process->pidfd(), signals,
+                   [](const std::string& notice) { spdlog::warn("{}", notice); });
+    int code = exit_failed;
+    if (auto ready = tell_ready(arguments); !ready) {
+        spdlog::error("{}", ready.error().message());
+    } else {
+        std::optional<std::chrono::milliseconds> duration;
+        if (arguments.duration > 0)
+            duration.emplace(static_cast<int64_t>(std::ceil(arguments.duration * 1000)));
+        TraceEnd end = loop.run(duration);
+        code = exit_code_of(end);
+        if (loop.error())
+            spdlog::error("{}", loop.error()->message());
+        else
+            spdlog::info("{}; leaving the VM", describe(end));
+    }
+    if (auto finished = loop.finish();
+        !finished && code == exit_done && finished.error().code() != EINTR)
+        code = exit_failed;
+
+    Summary summary = collector.summary(monitor.merger().lost());
+    if (auto stats = monitor.stats())
+        summary.figures = trace_figures(*stats, loop.events(), monitor.pause_tsc());
+    summary.late = monitor.merger().late();
+    if (auto written = output->finish(summary); !written) {
+        spdlog::error("{}", written.error().message());
+        if (code == exit_done || code == exit_guest_died)
+            code = exit_output;
+    }
+    if (arguments.summary) {
+        std::string text = to_text(summary);
+        std::fwrite(text.data(), 1, text.size(), stderr);
+    }
+    return code;
+}
+
+} // namespace shadowmon

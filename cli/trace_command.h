@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+namespace shadowmon {
+
+struct TraceArguments {
+    int vm = 0;
+    std::string monitor = "syscalls,switches";
+    std::string format = "text";
+    std::string output = "-";
+    std::string on_full = "drop";
+    uint64_t ring_size = uint64_t{1} << 20;
+    double duration = 0; ///< seconds, 0: until the VM ends or a signal
+    bool until_exit = false;
+    bool summary = false;
+    int ready_fd = -1;
+    std::string ready_file;
+};
+
+CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments);
+int run_trace(const TraceArguments& arguments);
+
+} // namespace shadowmon
