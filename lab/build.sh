@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Builds ShadowMonitor on this host: `lab/build.sh PRESET [TARGET...]` (all targets by default).
+# The binaries are in build/PRESET.
+
+. "$(dirname "$0")/lib.sh"
+
+preset=$1
+shift
+cd "$repo"
+[ -e "build/$preset/build.ninja" ] || step "configuring ($preset)" cmake --preset "$preset"
+targets=()
+for target in "$@"; do targets+=(--target "$target"); done
+step "building ($preset)" cmake --build --preset "$preset" ${targets[@]+"${targets[@]}"}

@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# usage: lab/guest/make.sh VERSION      (6.12 or 6.1)
+#
+# Makes a watched guest and prints the folder it is in (progress goes to stderr):
+#   vmlinuz, release    Debian's stock cloud kernel, unmodified
+#   initrd              busybox, the agent, the workload, the tests' programs
+#   guestctl            for level 1: drives the guest
+#   start-guest         for level 1: starts it
+# The kernel comes with `apt-get download` and is unpacked, never installed. Every piece is
+# kept in the cache and made again only when what went into it has changed.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+root=$(readlink -f "$here/../..")
+version=$1
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/guest
+mkdir -p "$cache"
+
+# The newest 6.12 cloud kernel that the mirror has, and the one Debian 12 installs.
+kernel_package() {
+	case $1 in
+	6.12) apt-cache pkgnames linux-image-6.12. |
+		grep -E '^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$' | sort -V | tail -n 1 ;;
+	6.1) apt-cache depends linux-image-cloud-amd64 |
+		sed -n 's/.*Depends: \(linux-image-6\.1\..*-cloud-amd64\)$/\1/p' | head -n 1 ;;
+	esac
+}
+
+# Prints the folder with the unpacked package, named after package and version.
+fetch_kernel() {
+	local package release dir work
+	package=$(kernel_package "$1")
+	if [ -z "$package" ]; then
+		echo "guest: no $1 cloud kernel in apt's lists; run apt-get update" >&2
+		return 1
+	fi
+	release=$(apt-cache show --no-all-versions "$package" | sed -n 's/^Version: //p')
+	dir=$cache/${package}_$release
+	if [ ! -e "$dir/complete" ]; then
+		echo "guest: fetching $package $release" >&2
+		work=$(mktemp -d "$cache/fetch.XXXXXX")
+		(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package=$release") >&2
+		rm -rf "$dir"
+		mkdir "$dir"
+		dpkg-deb -x "$work"/*.deb "$dir"
+		rm -r "$work"
+		touch "$dir/complete"
+	fi
+	echo "$dir"
+}
+
+# Small programs: the agent and guestctl with libc, the deterministic process without.
+build_programs() {
+	local dir=$1
+	mkdir -p "$dir"
+	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/agent" "$here/agent.c"
+	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/guestctl" "$here/guestctl.c"
+	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/window" "$root/tests/e2e/window.c"
+	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -ffreestanding -nostdlib \
+		-fno-stack-protector -o "$dir/deterministic" "$root/tests/e2e/deterministic.c"
+}
+
+# Drivers of the control channel, in loading order; those not there are built in.
+channel_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_mmio
+	drivers/char/virtio_console"
+
+build_initrd() {
+	local kernel=$1 programs=$2 initrd=$3 tree n=0 module file
+	tree=$(mktemp -d "$cache/tree.XXXXXX")
+	mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,modules,etc}
+	install -m 755 /bin/busybox "$programs"/{agent,deterministic,window} "$tree/bin/"
+	ln -s busybox "$tree/bin/sh"
+	install -m 755 "$here/init" "$tree/init"
+	install -m 755 "$here/workload.sh" "$tree/bin/workload"
+	install -m 755 "$root/tests/e2e/truth.sh" "$tree/bin/truth"
+	echo 'root::0:0::/:/bin/sh' >"$tree/etc/passwd"
+	for module in $channel_modules; do
+		for file in "$kernel"/lib/modules/*/kernel/"$module".ko*; do
+			case $file in
+			*.ko) cp "$file" "$tree/modules/$n-${module##*/}.ko" ;;
+			*.ko.xz) xz -dc "$file" >"$tree/modules/$n-${module##*/}.ko" ;;
+			esac
+		done
+		n=$((n + 1))
+	done
+	# Not compressed: reading it is cheaper for an emulated machine than unpacking it.
+	(cd "$tree" && find . | LC_ALL=C sort |
+		cpio --quiet -o -H newc --reproducible -R 0:0) >"$initrd"
+	rm -r "$tree"
+}
+
+inputs=$(cat "$0" "$here"/{init,agent.c,guestctl.c,workload.sh,start-guest} \
+	"$root"/tests/e2e/{deterministic.c,window.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
+made=$cache/made-$inputs
+if [ ! -e "$made/complete" ]; then
+	rm -rf "$made"
+	build_programs "$made/programs"
+	touch "$made/complete"
+fi
+
+kernel=$(fetch_kernel "$version")
+image=$made/$(basename "$kernel")
+if [ ! -e "$image/complete" ]; then
+	mkdir -p "$image"
+	cp "$kernel"/boot/vmlinuz-* "$image/vmlinuz"
+	basename "$kernel"/boot/vmlinuz-* | sed 's/^vmlinuz-//' >"$image/release"
+	build_initrd "$kernel" "$made/programs" "$image/initrd"
+	install -m 755 "$made/programs/guestctl" "$here/start-guest" "$image/"
+	touch "$image/complete"
+fi
+echo "$image"

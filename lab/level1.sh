@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Makes what level 1 starts from, except the kernel: an initrd of several archives, one behind the
+# other (the kernel unpacks them in turn).
+#
+#   lab/level1.sh system                  the cached part: busybox, QEMU and what both need
+#   lab/level1.sh job OUT TREE            the part of one run: everything under TREE, with the
+#                                         libraries that its programs need
+# Prints the archive's path.
+
+. "$(dirname "$0")/lib.sh"
+
+# Archives are not compressed: the machine gets them for nothing, unpacking would cost it time.
+archive() { (cd "$1" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0) >"$2"; }
+
+# Copies the shared libraries that the programs under TREE need to where they lie here, except those
+# in the directory HAVE already.
+add_libraries() {
+    local tree=$1 have=${2:-} library
+    find "$tree" -type f -size +0 \( -perm -u+x -o -name '*.so*' \) -exec sh -c \
+        'for f; do [ "$(head -c 4 "$f" | tail -c 3)" != ELF ] || ldd "$f" 2>/dev/null; done; true' sh {} + |
+        sed -n -e 's,.*=> \(/[^ ]*\) .*,\1,p' -e 's,^[[:space:]]*\(/[^ ]*\) (.*,\1,p' | sort -u |
+        while read -r library; do
+            [ -z "$have" ] || [ ! -e "$have$library" ] || continue
+            [ -e "$tree$library" ] || install -D -m 755 "$library" "$tree$library"
+        done
+}
+
+make_system() {
+    local out=$1 tree=$1/tree
+    mkdir -p "$tree"/{bin,sbin,usr/bin,usr/sbin,usr/share/qemu,lab/bin,dev,root}
+    install -m 755 /bin/busybox "$tree/bin/busybox"
+    install -m 755 /usr/bin/qemu-system-x86_64 "$tree/usr/bin/"
+    # The firmware of a microvm, a PC without display, and the loaders of -kernel.
+    cp -L /usr/share/seabios/bios-microvm.bin /usr/share/seabios/bios-256k.bin \
+        /usr/share/qemu/{linuxboot_dma,kvmvapic}.bin "$tree/usr/share/qemu/"
+    add_libraries "$tree"
+    gcc -O2 -Wall -Wextra -Werror -static -s -o "$tree/lab/bin/live" "$lab/level1/live.c"
+    install -m 755 "$lab/level1/wait_for" "$tree/lab/bin/wait_for"
+    install -m 755 "$lab/level1/init" "$tree/init"
+    archive "$tree" "$out/system.cpio"
+}
+
+system_key() {
+    key "$lab/level1" -- "$(package_versions busybox-static qemu-system-x86 qemu-system-data seabios libc6)" system-1
+}
+
+case ${1:-} in
+system)
+    dir=$(cached level1 "$(system_key)" "packing level 1's system" make_system)
+    echo "$dir/system.cpio"
+    ;;
+job)
+    dir=$(cached level1 "$(system_key)" "packing level 1's system" make_system)
+    add_libraries "$3" "$dir/tree"
+    # Debugging information is most of a program's size, and nothing reads it there.
+    find "$3/job" -type f -perm -u+x -size +1M -exec strip -g {} + 2>/dev/null || true
+    archive "$3" "$2"
+    echo "$2"
+    ;;
+*) die "usage: lab/level1.sh system | job OUT TREE" ;;
+esac
