@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+# For the end-to-end tests on the host: sourced, then `run_job`, then `finish`.
+#
+# A test prints `ok NAME` and `not ok NAME` lines, of the job in the lab and of what is
+# checked afterwards, and fails if one is not ok or if the job did not come to its end.
+set -u
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+root=$(readlink -f "$here/../..")
+shadowmon=${SHADOWMON:-$root/build/dev/cli/shadowmon}
+results=${RESULTS:-${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/e2e/$(basename "$0" .sh)}
+failed=0
+
+not_ok() {
+	echo "not ok $1"
+	shift
+	[ $# -eq 0 ] || printf '    %s\n' "$@"
+	failed=1
+}
+
+# run_job JOB GUEST-VERSION [FILE...]: its output goes through, its results are in $results.
+run_job() {
+	local job=$1 version=$2 status
+	shift 2
+	rm -rf "$results"
+	mkdir -p "$results"
+	if [ ! -x "$shadowmon" ]; then
+		not_ok shadowmon_is_built "$shadowmon is not there; build it, or name it with SHADOWMON"
+		finish
+	fi
+	# shellcheck disable=SC2086
+	"$root/lab/run" ${LAB_RUN_ARGS:-} --guest "$version" --out "$results" \
+		"$here/$job" "$here/job.sh" "$shadowmon" "$@" 2>&1 | tee "$results.log"
+	status=${PIPESTATUS[0]}
+	grep -q '^not ok ' "$results.log" && failed=1
+	if ! grep -q '^end of job' "$results.log"; then
+		not_ok "${job%.job}_came_to_its_end" "status of the lab: $status"
+	elif [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
+		not_ok "${job%.job}_level1_unharmed" "status of the lab: $status"
+	fi
+}
+
+finish() {
+	exit "$failed"
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/kvm/lib/check.h"
+
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <unistd.h>
+
+namespace shadowmon::kvmtest {
+
+namespace {
+void say(const char* prefix, const char* format, va_list args) {
+    char text[1024];
+    int length = snprintf(text, sizeof text, "%s", prefix);
+    length += vsnprintf(text + length, sizeof text - length - 1, format, args);
+    if (length > static_cast<int>(sizeof text) - 2)
+        length = sizeof text - 2;
+    text[length++] = '\n';
+    // One write per line, so that lines of several processes do not mix.
+    [[maybe_unused]] ssize_t written = write(STDOUT_FILENO, text, length);
+}
+} // namespace
+
+void fail_at(const char* file, int line, const char* format, ...) {
+    int error = errno;
+    char prefix[256];
+    snprintf(prefix, sizeof prefix, "# FAILED %s:%d: ", file, line);
+    va_list args;
+    va_start(args, format);
+    errno = error;
+    say(prefix, format, args);
+    va_end(args);
+    _exit(kFailed);
+}
+
+void skip(const char* format, ...) {
+    va_list args;
+    va_start(args, format);
+    say("# SKIP ", format, args);
+    va_end(args);
+    _exit(kSkipped);
+}
+
+void note(const char* format, ...) {
+    va_list args;
+    va_start(args, format);
+    say("# ", format, args);
+    va_end(args);
+}
+
+} // namespace shadowmon::kvmtest

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The command line as a user meets it: help, wrong usage, messages and exit codes of
+// the program itself, and the texts it prints.
+#include "cli/doctor_command.h"
+#include "cli/exit_code.h"
+#include "cli/trace_figures.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <map>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace shadowmon {
+namespace {
+
+struct Outcome {
+    int code;
+    std::string text; ///< standard output and standard error
+};
+
+Outcome run(const std::string& arguments) {
+    std::string command = std::string(SM_PROGRAM) + " " + arguments + " 2>&1";
+    FILE* pipe = popen(command.c_str(), "r");
+    Outcome outcome{-1, {}};
+    if (!pipe)
+        return outcome;
+    std::array<char, 4096> buffer;
+    while (size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
+        outcome.text.append(buffer.data(), n);
+    int status = pclose(pipe);
+    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return outcome;
+}
+
+bool has(const Outcome& outcome, const char* text) {
+    return outcome.text.find(text) != std::string::npos;
+}
+
+TEST(Program, HelpTeaches) {
+    Outcome help = run("--help");
+    EXPECT_EQ(help.code, exit_done);
+    EXPECT_TRUE(has(help, "Examples:"));
+    EXPECT_TRUE(has(help, "Exit codes:"));
+    Outcome trace = run("trace --help");
+    EXPECT_EQ(trace.code, exit_done);
+    for (const char* option :
+         {"--vm", "--monitor", "--format", "--output", "--on-full", "--ring-size", "--duration",
+          "--until-exit", "--summary", "--ready-fd", "--ready-file"})
+        EXPECT_TRUE(has(trace, option)) << option;
+    EXPECT_TRUE(has(run("doctor --help"), "--vm"));
+    Outcome version = run("--version");
+    EXPECT_EQ(version.code, exit_done);
+    EXPECT_TRUE(has(version, "shadowmon 0."));
+}
+
+TEST(Program, WrongUsage) {
+    static const std::map<const char*, const char*> cases = {
+        {"", "subcommand"},
+        {"frobnicate", "subcommand"},
+        {"trace", "--vm"},
+        {"trace --vm nonsense", "--vm"},
+        {"trace --vm -3", "--vm"},
+        {"trace --vm 1 --format xml", "--format"},
+        {"trace --vm 1 --on-full maybe", "--on-full"},
+        {"trace --vm 1 --monitor syscalls,keyboard", "there is no monitor \"keyboard\""},
+        {"trace --vm 1 --monitor ''", "no monitor is named"},
+        {"trace --vm 1 --ring-size 5000", "a power of two from 4K to 4M"},
+        {"trace --vm 1 --ring-size 8M", "a power of two from 4K to 4M"},
+        {"trace --vm 1 --duration -1", "--duration"},
+        {"trace --vm 1 --duration nan", "--duration"},
+        {"trace --vm 1 --duration 5 --until-exit", "exclude each other"},
+    };
+    for (const auto& [arguments, text] : cases) {
+        Outcome outcome = run(arguments);
+        EXPECT_EQ(outcome.code, exit_usage) << arguments << ": " << outcome.text;
+        EXPECT_TRUE(has(outcome, text)) << arguments << ": " << outcome.text;
+    }
+}
+
+TEST(Program, NotAVmm) {
+    std::string path = testing::TempDir() + "cli_test_output." + std::to_string(getpid());
+    Outcome outcome =
+        run("trace --ring-size 16K --vm " + std::to_string(getpid()) + " --output " + path);
+    EXPECT_EQ(outcome.code, exit_failed);
+    EXPECT_TRUE(has(outcome, "is not a VMM")) << outcome.text;
+    EXPECT_NE(access(path.c_str(), F_OK), 0) << "the output was made for nothing";
+}
+
+TEST(Program, NoSuchProcess) {
+    // Above any pid that the kernel gives out.
+    Outcome outcome = run("trace --vm 4194305");
+    EXPECT_EQ(outcome.code, exit_failed);
+    EXPECT_TRUE(has(outcome, "there is no process")) << outcome.text;
+}
+
+TEST(Program, DoctorTellsReadiness) {
+    Outcome outcome = run("doctor");
+    EXPECT_TRUE(outcome.code == exit_done || outcome.code == exit_host_lacks) << outcome.code;
+    EXPECT_EQ(outcome.code == exit_done, has(outcome, "This host can watch VMs."));
+    Outcome with_vm = run("doctor --vm " + std::to_string(getpid()));
+    EXPECT_EQ(with_vm.code, exit_host_lacks);
+    EXPECT_TRUE(has(with_vm, "is not a VMM"));
+}
+
+TEST(RenderChecks, AdviceAndVerdict) {
+    using State = HostCheck::State;
+    std::vector<HostCheck> checks = {
+        {"CPU", "EPT", State::ok, "KVM says yes", ""},
+        {"CPU", "#VE", State::optional, "KVM says no", "not needed"},
+        {"KVM", "module kvm", State::missing, "not loaded", "modprobe kvm-intel"},
+    };
+    std::string text = render_checks(checks);
+    EXPECT_NE(text.find("MISSING  module kvm"), std::string::npos) << text;
+    EXPECT_NE(text.find("-> modprobe kvm-intel"), std::string::npos);
+    EXPECT_NE(text.find("cannot watch VMs yet"), std::string::npos);
+    checks.pop_back();
+    EXPECT_NE(render_checks(checks).find("This host can watch VMs."), std::string::npos);
+}
+
+TEST(Figures, ExitsPerEventLeaveOutFirstUses) {
+    kvm_views_stats stats{};
+    stats.exits = 1000;
+    stats.region_faults = 47;
+    std::map<std::string, double> figures;
+    auto collect = [&](uint64_t events) {
+        figures.clear();
+        for (const Figure& f : trace_figures(stats, events, 5))
+            figures[f.key] = f.value;
+    };
+    collect(100);
+    EXPECT_EQ(figures["vm_exits"], 1000);
+    EXPECT_EQ(figures["vm_exits_mapping"], 47);
+    EXPECT_EQ(figures["vm_exits_per_event"], 0);
+    stats.calls = 20;
+    stats.violations = 5;
+    collect(100);
+    EXPECT_EQ(figures["vm_exits_per_event"], 0.25);
+    collect(0);
+    EXPECT_EQ(figures["vm_exits_per_event"], 0);
+}
+
+} // namespace
+} // namespace shadowmon

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A trace from arming to detaching, with records put into the rings as the payload
+// would, and everything that may end it: signals, time, the VM's end, reset, panic, a
+// full disk. SM_GUEST_IMAGE names the guest.
+#include "tests/unit/session/fake_vm.h"
+
+#include "src/session/trace_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <sys/eventfd.h>
+
+namespace shadowmon::test {
+namespace {
+
+class Loop : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (GuestImage::folder().empty())
+            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
+        vm_.emplace(GuestImage::folder(), "idle");
+        SessionOptions options;
+        options.monitors = {true, true};
+        options.ring_size = 0x1000;
+        auto session = MonitorSession::arm(vm_->views(), options, [](const std::string&) {});
+        ASSERT_TRUE(session) << session.error().message();
+        session_ = std::move(*session);
+        auto region = session_->views().map_region(vm_->region.pages);
+        ASSERT_TRUE(region);
+        region_.emplace(std::move(*region));
+        find_rings();
+        path_ = testing::TempDir() + "trace_loop_test." + std::to_string(getpid());
+        open_output(path_);
+    }
+    void TearDown() override {
+        if (!path_.empty())
+            unlink(path_.c_str());
+    }
+
+    /// The rings are the last pages of the region, in their order.
+    void find_rings() {
+        size_t ring_bytes = SM_RING_DATA_OFFSET + 0x1000;
+        ring_ = reinterpret_cast<sm_ring*>(region_->bytes().data() + region_->bytes().size() -
+                                           4 * ring_bytes);
+    }
+    void open_output(const std::string& path) {
+        auto sink = Sink::open(path);
+        ASSERT_TRUE(sink) << sink.error().message();
+        output_ = make_output(OutputFormat::kJson, std::move(*sink));
+        loop_.emplace(*session_, *output_, collector_, pidfd_.get(), signals_,
+                      [this](const std::string& text) { notices_ += text + "\n"; });
+    }
+    /// Produces one system-call exit; false if there is no room.
+    bool produce() {
+        sm_event_syscall_exit event{};
+        if (ring_->head + sizeof(event) - __atomic_load_n(&ring_->tail, __ATOMIC_ACQUIRE) > 0x1000)
+            return false;
+        size_t at = ring_->head & 0xfff;
+        auto* data = reinterpret_cast<std::byte*>(ring_) + SM_RING_DATA_OFFSET;
+        if (0x1000 - at < sizeof(event)) {
+            sm_event_header pad{};
+            pad.size = static_cast<uint32_t>(0x1000 - at);
+            std::memcpy(data + at, &pad, 8);
+            __atomic_store_n(&ring_->head, ring_->head + pad.size, __ATOMIC_RELEASE);
+            return produce();
+        }
+        event.h.type = SM_EVENT_SYSCALL_EXIT;
+        event.h.size = sizeof(event);
+        event.h.seq = ring_->seq++;
+        event.h.tsc = ring_->last_tsc = 1'000'000'001 + event.h.seq;
+        event.h.pid = event.h.tid = 42;
+        event.b.nr = 39;
+        std::memcpy(data + at, &event, sizeof(event));
+        ring_->recorded[SM_EVENT_SYSCALL_EXIT]++;
+        __atomic_store_n(&ring_->head, ring_->head + sizeof(event), __ATOMIC_RELEASE);
+        return true;
+    }
+    std::string finish_and_read() {
+        EXPECT_TRUE(loop_->finish());
+        EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
+        std::ifstream in(path_);
+        std::stringstream text;
+        text << in.rdbuf();
+        return text.str();
+    }
+    static size_t lines(const std::string& text, const char* word) {
+        size_t n = 0;
+        std::istringstream in(text);
+        for (std::string line; std::getline(in, line);)
+            n += line.find(word) != std::string::npos;
+        return n;
+    }
+
+    Signals signals_;
+    UniqueFd pidfd_{eventfd(0, EFD_CLOEXEC)};
+    std::optional<FakeVm> vm_;
+    std::unique_ptr<MonitorSession> session_;
+    std::optional<RegionMapping> region_;
+    sm_ring* ring_ = nullptr;
+    std::string path_;
+    std::unique_ptr<Output> output_;
+    SummaryCollector collector_;
+    std::optional<TraceLoop> loop_;
+    std::string notices_;
+};
+
+TEST_F(Loop, SignalEndsCleanly) {
+    for (int i = 0; i < 10; i++)
+        ASSERT_TRUE(produce());
+    raise(SIGTERM);
+    EXPECT_EQ(loop_->run({}), TraceEnd::asked);
+    std::string text = finish_and_read();
+    EXPECT_EQ(lines(text, "\"getpid\""), 10u + 1u); // and once in the summary
+    EXPECT_EQ(vm_->batches.size(), 2u);
+    EXPECT_EQ(vm_->batches[1][0].flags, KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT);
+    EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
+    EXPECT_EQ(loop_->events(), 10u);
+    EXPECT_EQ(notices_, "");
+}
+
+TEST_F(Loop, DurationEnds) {
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(30)), TraceEnd::time_over);
+    finish_and_read();
+}
+
+TEST_F(Loop, VmEnds) {
+    ASSERT_TRUE(produce());
+    uint64_t one = 1;
+    ASSERT_EQ(write(pidfd_.get(), &one, sizeof(one)), 8);
+    vm_->fail_with = {{KVM_VIEWS_PATCH, ENODEV}, {KVM_VIEWS_DISABLE, ENODEV}};
+    EXPECT_EQ(loop_->run({}), TraceEnd::vm_gone);
+    EXPECT_EQ(lines(finish_and_read(), "\"pid\":42"), 1u + 1u);
+    EXPECT_EQ(notices_, "");
+}
+
+TEST_F(Loop, ResetEnds) {
+    kvm_views_event event{};
+    event.type = KVM_VIEWS_EVENT_RESET;
+    vm_->queue(event);
+    EXPECT_EQ(loop_->run(std::chrono::seconds(20)), TraceEnd::vm_reset);
+    finish_and_read();
+}
+
+TEST_F(Loop, PanicEnds) {
+    auto symbol = session_->kernel().symbols.address("panic_cpu");
+    ASSERT_TRUE(symbol);
+    int32_t cpu = 1;
+    vm_->memory.write(*session_->kernel().to_gpa(*symbol), std::as_bytes(std::span(&cpu, 1)));
+    EXPECT_EQ(loop_->run(std::chrono::seconds(20)), TraceEnd::panic);
+    finish_and_read();
+}
+
+TEST_F(Loop, FullDiskEnds) {
+    open_output("/dev/full");
+    ASSERT_TRUE(produce());
+    EXPECT_EQ(loop_->run(std::chrono::seconds(20)), TraceEnd::output);
+    ASSERT_TRUE(loop_->error());
+    EXPECT_NE(loop_->error()->message().find("/dev/full"), std::string::npos)
+        << loop_->error()->message();
+    EXPECT_TRUE(loop_->finish());
+    EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
+}
+
+TEST_F(Loop, ParkedVcpuGoesOnWhenThereIsRoom) {
+    while (produce())
+        ;
+    uint64_t before = ring_->recorded[SM_EVENT_SYSCALL_EXIT];
+    bool had_room = false;
+    vm_->on_resume = [&] { had_room = produce(); };
+    kvm_views_event event{};
+    event.type = KVM_VIEWS_EVENT_CALL;
+    event.vcpu_id = 1;
+    event.arg = SM_CALL_RING_FULL;
+    vm_->queue(event);
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(200)), TraceEnd::time_over);
+    EXPECT_EQ(vm_->resumed, std::vector<uint32_t>{1});
+    EXPECT_TRUE(had_room);
+    finish_and_read();
+    EXPECT_EQ(loop_->events(), before + 1);
+}
+
+TEST_F(Loop, IncidentsAreToldAndTheTraceGoesOn) {
+    for (int i = 0; i < 30; i++) {
+        kvm_views_event event{};
+        event.type = i % 2 ? KVM_VIEWS_EVENT_ESCAPE : KVM_VIEWS_EVENT_BAD_VMFUNC;
+        event.rip = 0xffffffff81000000;
+        vm_->queue(event);
+    }
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(50)), TraceEnd::time_over);
+    EXPECT_EQ(loop_->incidents(), 30u);
+    EXPECT_NE(notices_.find("outside the gate at 0xffffffff81000000"), std::string::npos);
+    EXPECT_NE(notices_.find("further ones are only counted"), std::string::npos);
+    EXPECT_EQ(lines(notices_, "vCPU"), 20u);
+    finish_and_read();
+}
+
+TEST_F(Loop, ChangedHookDoesNotStopTheDetach) {
+    std::array<std::byte, 2> nops{std::byte{0x90}, std::byte{0x90}};
+    vm_->memory.write(session_->hooks()[0].gpa, nops);
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(10)), TraceEnd::time_over);
+    finish_and_read();
+    EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
+}
+
+TEST_F(Loop, InterruptedDisableIsTold) {
+    vm_->fail_with = {{KVM_VIEWS_DISABLE, EINTR}};
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(10)), TraceEnd::time_over);
+    auto finished = loop_->finish();
+    ASSERT_FALSE(finished);
+    EXPECT_EQ(finished.error().code(), EINTR);
+    EXPECT_NE(notices_.find("still has a vCPU inside"), std::string::npos);
+}
+
+} // namespace
+} // namespace shadowmon::test
