@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// The payload's event writer and the host's ring reader, compiled for this machine and timed in
+/// nanoseconds. What they show is whether a change made the logic slower and how writer and reader
+/// compare; they say nothing of a gate, a VMFUNC or an exit (event_cost counts those in the lab).
+#include "payload/handler.h"
+#include "src/events/ring_reader.h"
+
+#include <benchmark/benchmark.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace {
+
+using namespace shadowmon::payload;
+
+constexpr uint32_t kRingSize = 1 << 20;
+constexpr uint64_t kRip = 0x1000;
+
+/// A guest whose memory is this process's. One window covers it, as the direct map does.
+class HostMachine {
+  public:
+    HostMachine() {
+        memory_ = std::make_unique<Memory>();
+        config_.slots = 1;
+        config_.ring_size = kRingSize;
+        config_.task_size = 0x1000;
+        config_.nr_windows = 1;
+        config_.windows[0] = {address(memory_.get()), sizeof(Memory)};
+        config_.offsets = {.current_task = 0,
+                           .task_pid = 0x9a0,
+                           .task_tgid = 0x9a4,
+                           .task_real_parent = 0x9b0,
+                           .task_cred = 0xb78,
+                           .task_comm = 0xb88,
+                           .task_state = 0x18,
+                           .cred_uid = 8};
+        memory_->current = address(memory_->task);
+        put(memory_->task + 0x9b0, address(memory_->task));
+        put(memory_->task + 0xb78, address(memory_->cred));
+        uint64_t* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
+        frame[SM_ASM_FRAME_RIP / 8] = kRip;
+        slot_->guest_rsp = address(frame);
+    }
+
+    void set_hook(uint16_t type) { hook_ = {kRip, 1, type, 0, 0x1001, 0x1002}; }
+    SavedRegs args(uint16_t type) const {
+        return {address(memory_->task),
+                type == SM_EVENT_SWITCH ? address(memory_->task) : address(memory_->stack + 0x3f00),
+                0,
+                0,
+                0,
+                0};
+    }
+    sm_slot& slot() { return *slot_; }
+    sm_ring& ring() { return *ring_; }
+    std::span<const std::byte> data() const { return {data_.get(), kRingSize}; }
+
+    const sm_config& config() const { return config_; }
+    const sm_hook* hooks() const { return &hook_; }
+    sm_ring& ring_of(const sm_slot&) const { return *ring_; }
+    uint8_t* ring_data(sm_ring&) const { return reinterpret_cast<uint8_t*>(data_.get()); }
+    uint64_t cr3() const { return 0; }
+    uint64_t gs_base() const { return address(&memory_->current); }
+    uint64_t call_host(uint64_t) const { return 1; }
+    template <class T> T load(Gva at) const {
+        return *reinterpret_cast<const volatile T*>(raw(at));
+    }
+
+  private:
+    struct Memory {
+        alignas(stack_block_size) uint8_t stack[stack_block_size];
+        uint8_t task[0x2000];
+        uint8_t cred[0x2000];
+        uint64_t current;
+        uint8_t rest[0x2000];
+    };
+    static uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
+    static void put(uint8_t* at, uint64_t value) { memcpy(at, &value, sizeof(value)); }
+
+    std::unique_ptr<Memory> memory_;
+    sm_config config_{};
+    sm_hook hook_{};
+    std::unique_ptr<sm_slot> slot_ = std::make_unique<sm_slot>();
+    std::unique_ptr<sm_ring> ring_ = std::make_unique<sm_ring>();
+    std::unique_ptr<std::byte[]> data_ = std::make_unique<std::byte[]>(kRingSize);
+};
+
+/// One event from lookup to commit, on the fast path, into a ring that is never full. Does not
+/// include the gate, cold caches or a reader on another CPU.
+void write_event(benchmark::State& state) {
+    HostMachine machine;
+    const auto type = static_cast<uint16_t>(state.range(0));
+    machine.set_hook(type);
+    const SavedRegs regs = machine.args(type);
+    uint64_t tsc = 0;
+    for (auto _ : state) {
+        benchmark::DoNotOptimize(handle_event(machine, machine.slot(), ++tsc, regs, 0));
+        machine.ring().tail = machine.ring().head;
+    }
+    if (machine.ring().recorded[type] != static_cast<uint64_t>(state.iterations()))
+        state.SkipWithError("events were lost");
+    state.SetItemsProcessed(state.iterations());
+}
+
+/// Reading a ring full of records of one type: refresh, check, copy, release. Does not include
+/// merging, decoding or output, nor the transfer of cache lines from another CPU. The pass that
+/// fills the ring is not timed.
+void read_ring(benchmark::State& state) {
+    HostMachine machine;
+    const auto type = static_cast<uint16_t>(state.range(0));
+    machine.set_hook(type);
+    const SavedRegs regs = machine.args(type);
+    auto reader = shadowmon::RingReader::make(0, &machine.ring(), machine.data());
+    if (!reader)
+        return state.SkipWithError("no reader");
+    uint64_t tsc = 0, records = 0;
+    for (auto _ : state) {
+        state.PauseTiming();
+        for (int i = 0; i < 5000; i++)
+            handle_event(machine, machine.slot(), ++tsc, regs, 0);
+        state.ResumeTiming();
+        reader->refresh();
+        while (reader->front()) {
+            reader->pop();
+            records++;
+        }
+        reader->release();
+    }
+    if (reader->broken() || records != tsc)
+        state.SkipWithError("not every record was read");
+    state.SetItemsProcessed(static_cast<int64_t>(records));
+}
+
+BENCHMARK(write_event)
+    ->Arg(SM_EVENT_SYSCALL_ENTER)
+    ->Arg(SM_EVENT_SYSCALL_EXIT)
+    ->Arg(SM_EVENT_SWITCH);
+BENCHMARK(read_ring)->Arg(SM_EVENT_SYSCALL_ENTER)->Arg(SM_EVENT_SYSCALL_EXIT)->Arg(SM_EVENT_SWITCH);
+
+} // namespace
+
+BENCHMARK_MAIN();
