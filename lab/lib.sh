@@ -10,7 +10,7 @@ lab=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck disable=SC2034 # for those that source this
 repo=$(dirname "$lab")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor
-mkdir -p "$cache/log"
+mkdir -p "$cache/log" "$cache/run"
 export LC_ALL=C
 
 say() { printf '%s\n' "lab: $*" >&2; }
