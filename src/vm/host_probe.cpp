@@ -174,7 +174,7 @@ class Prober {
                             KVM_VIEWS_API_VERSION));
         } else {
             add("KVM", "EPT-view extension", State::missing, probe_error_->message(),
-                "build and load the modules of kvm/ (DKMS), see docs/");
+                "build the modules of kvm/ and load them in place of these: kvm/README.md");
         }
         if (auto nested = read_line(path("/sys/module/kvm_intel/parameters/nested")); nested) {
             bool off = *nested == "N" || *nested == "0";

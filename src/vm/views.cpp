@@ -31,10 +31,33 @@ Result<UniqueFd> open_kvm(const std::string& device) {
     return fail(Error::from_errno("open " + device));
 }
 
-Error no_extension() {
-    return Error("this kernel's KVM has no EPT-view extension: install and load the patched kvm "
-                 "and kvm-intel modules, see `shadowmon doctor`",
-                 ENOTTY);
+/// KVM without the extension knows none of its requests, and answers each as it would
+/// one with bad arguments (EINVAL). This one has no arguments that could be bad, so it
+/// has to come before all others.
+Result<ViewsProbe> ask_for_views(int kvm_fd, const IoctlFunction& ioctl) {
+    kvm_views_probe probe{};
+    if (ioctl(kvm_fd, KVM_VIEWS_PROBE, &probe) >= 0)
+        return ViewsProbe{probe.version, probe.hardware};
+    if (errno == ENOTTY || errno == EINVAL)
+        return fail(Error("the KVM that runs here has no EPT-view extension: build the kvm and "
+                          "kvm-intel modules of kvm/ (kvm/README.md), load them in place of these, "
+                          "and start the VM anew; see `shadowmon doctor`",
+                          ENOTTY));
+    return fail(Error::from_errno("ask KVM for its EPT-view extension"));
+}
+
+Status check_fit(const ViewsProbe& probe) {
+    if (probe.version != KVM_VIEWS_API_VERSION)
+        return fail(
+            Error(fmt::format("the loaded KVM module speaks version {} of the EPT-view interface, "
+                              "this shadowmon version {}: install the two from the same release",
+                              probe.version, KVM_VIEWS_API_VERSION),
+                  EPROTO));
+    if (auto missing = missing_hardware(probe.hardware); !missing.empty())
+        return fail(Error(
+            fmt::format("this host lacks {}; see `shadowmon doctor`", fmt::join(missing, ", ")),
+            EOPNOTSUPP));
+    return {};
 }
 
 } // namespace
@@ -66,19 +89,17 @@ Result<ViewsProbe> probe_views(const std::string& device, const IoctlFunction& i
     auto kvm = open_kvm(device);
     if (!kvm)
         return fail(kvm.error());
-    kvm_views_probe probe{};
-    if (ioctl(kvm->get(), KVM_VIEWS_PROBE, &probe) < 0) {
-        if (errno == ENOTTY || errno == EINVAL)
-            return fail(no_extension());
-        return fail(Error::from_errno("ask KVM for its EPT-view extension"));
-    }
-    return ViewsProbe{probe.version, probe.hardware};
+    return ask_for_views(kvm->get(), ioctl);
 }
 
 Result<Views> Views::attach(int vm_fd, const std::string& device, IoctlFunction ioctl) {
     auto kvm = open_kvm(device);
     if (!kvm)
         return fail(kvm.error());
+    auto probe = ask_for_views(kvm->get(), ioctl);
+    if (!probe)
+        return fail(probe.error());
+    SM_TRY(check_fit(*probe));
     kvm_views_create create{};
     create.version = KVM_VIEWS_API_VERSION;
     create.vm_fd = vm_fd;
@@ -88,31 +109,14 @@ Result<Views> Views::attach(int vm_fd, const std::string& device, IoctlFunction 
 
     int code = errno;
     switch (code) {
-    case ENOTTY:
-        return fail(no_extension());
-    case EPROTO:
-        return fail(
-            Error(fmt::format("the loaded KVM module speaks another version of the EPT-view "
-                              "interface than this shadowmon ({}): install the two from the "
-                              "same release",
-                              KVM_VIEWS_API_VERSION),
-                  code));
     case EEXIST:
         return fail(Error("the VM is being watched already: another shadowmon is attached to it, "
                           "or an earlier one is still leaving it",
                           code));
-    case EOPNOTSUPP: {
-        kvm_views_probe probe{};
-        if (ioctl(kvm->get(), KVM_VIEWS_PROBE, &probe) == 0) {
-            if (auto missing = missing_hardware(probe.hardware); !missing.empty())
-                return fail(Error(fmt::format("this host lacks {}; see `shadowmon doctor`",
-                                              fmt::join(missing, ", ")),
-                                  code));
-        }
+    case EOPNOTSUPP:
         return fail(Error("the VM cannot be watched: it runs a hypervisor of its own (nested "
                           "virtualization), or is a confidential VM; the kernel log says which",
                           code));
-    }
     case EBADF:
     case EINVAL:
         return fail(Error("the descriptor taken from the VMM is not a VM of this KVM module "

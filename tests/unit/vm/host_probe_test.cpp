@@ -19,7 +19,7 @@ class FakeHost : public testing::Test {
         paths_.root = root_;
         paths_.ioctl = [this](int, unsigned long request, void* argument) {
             if (request != KVM_VIEWS_PROBE || !hardware_) {
-                errno = ENOTTY;
+                errno = EINVAL; // as Linux' own KVM does
                 return -1;
             }
             auto* probe = static_cast<kvm_views_probe*>(argument);

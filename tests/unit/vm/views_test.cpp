@@ -28,6 +28,14 @@ struct FakeKernel {
             return found->second(argument);
         };
     }
+    void offer(uint32_t version, uint32_t hardware) {
+        answers[KVM_VIEWS_PROBE] = [=](void* argument) {
+            auto* probe = static_cast<kvm_views_probe*>(argument);
+            probe->version = version;
+            probe->hardware = hardware;
+            return 0;
+        };
+    }
     void fail_with(unsigned long request, int code) {
         answers[request] = [code](void*) {
             errno = code;
@@ -47,26 +55,46 @@ TEST(Attach, SaysWhatIsWrong) {
         int code;
         const char* text;
     } cases[] = {
-        {ENOTTY, "no EPT-view extension"}, {EPROTO, "another version"},
-        {EEXIST, "being watched already"}, {EOPNOTSUPP, "nested virtualization"},
-        {EBADF, "not a VM of this KVM"},   {ENOMEM, "Cannot allocate memory"},
+        {EEXIST, "being watched already"},  {EOPNOTSUPP, "nested virtualization"},
+        {EBADF, "not a VM of this KVM"},    {EINVAL, "not a VM of this KVM"},
+        {ENOMEM, "Cannot allocate memory"},
     };
     for (const auto& [code, text] : cases) {
         FakeKernel kernel;
+        kernel.offer(KVM_VIEWS_API_VERSION, KVM_VIEWS_HW_REQUIRED);
         kernel.fail_with(KVM_VIEWS_CREATE, code);
         EXPECT_NE(attach_error(kernel).find(text), std::string::npos)
             << code << ": " << attach_error(kernel);
     }
 }
 
+/// What Linux' own KVM answers to every request that it does not know: EINVAL.
+TEST(Attach, TellsStockKvmFromAFileThatIsNoVm) {
+    for (int code : {EINVAL, ENOTTY}) {
+        FakeKernel kernel;
+        kernel.fail_with(KVM_VIEWS_PROBE, code);
+        kernel.fail_with(KVM_VIEWS_CREATE, code);
+        EXPECT_NE(attach_error(kernel).find("no EPT-view extension"), std::string::npos)
+            << attach_error(kernel);
+        EXPECT_NE(attach_error(kernel).find("kvm/README.md"), std::string::npos);
+    }
+}
+
+TEST(Attach, NamesBothVersions) {
+    FakeKernel kernel;
+    kernel.offer(KVM_VIEWS_API_VERSION + 7, KVM_VIEWS_HW_REQUIRED);
+    EXPECT_NE(
+        attach_error(kernel).find(fmt::format("version {} of the EPT-view interface, this "
+                                              "shadowmon version {}:",
+                                              KVM_VIEWS_API_VERSION + 7, KVM_VIEWS_API_VERSION)),
+        std::string::npos)
+        << attach_error(kernel);
+}
+
 TEST(Attach, NamesMissingHardware) {
     FakeKernel kernel;
-    kernel.fail_with(KVM_VIEWS_CREATE, EOPNOTSUPP);
-    kernel.answers[KVM_VIEWS_PROBE] = [](void* argument) {
-        static_cast<kvm_views_probe*>(argument)->hardware =
-            KVM_VIEWS_HW_EPT | KVM_VIEWS_HW_TDP_MMU | KVM_VIEWS_HW_EXEC_ONLY;
-        return 0;
-    };
+    kernel.offer(KVM_VIEWS_API_VERSION,
+                 KVM_VIEWS_HW_EPT | KVM_VIEWS_HW_TDP_MMU | KVM_VIEWS_HW_EXEC_ONLY);
     EXPECT_NE(attach_error(kernel).find("lacks VMFUNC with EPTP switching;"), std::string::npos)
         << attach_error(kernel);
 }
@@ -82,6 +110,7 @@ TEST(Attach, NoDevice) {
 
 TEST(Attach, PassesVersionAndDescriptor) {
     FakeKernel kernel;
+    kernel.offer(KVM_VIEWS_API_VERSION, KVM_VIEWS_HW_REQUIRED);
     kernel.answers[KVM_VIEWS_CREATE] = [](void* argument) {
         auto* create = static_cast<kvm_views_create*>(argument);
         EXPECT_EQ(create->version, uint32_t{KVM_VIEWS_API_VERSION});
