@@ -187,7 +187,7 @@ int run_trace(const TraceArguments& arguments) {
         if (loop.error())
             spdlog::error("{}", loop.error()->message());
         else
-            spdlog::info("{}; leaving the VM", describe(end));
+            spdlog::info("{}{}", describe(end), end == TraceEnd::vm_gone ? "" : "; leaving it");
     }
     if (auto finished = loop.finish();
         !finished && code == exit_done && finished.error().code() != EINTR)

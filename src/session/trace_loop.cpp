@@ -105,8 +105,10 @@ void TraceLoop::describe_incident(const kvm_views_event& event) {
 
 std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& events) {
     for (const kvm_views_event& event : events) {
-        if (event.type == KVM_VIEWS_EVENT_RESET)
+        if (event.type == KVM_VIEWS_EVENT_RESET) {
+            was_reset_ = true;
             return TraceEnd::vm_reset;
+        }
         if (event.type != KVM_VIEWS_EVENT_CALL)
             describe_incident(event);
     }
@@ -174,8 +176,12 @@ TraceEnd TraceLoop::run(std::optional<milliseconds> duration) {
 Status TraceLoop::finish() {
     Status first;
     auto note = [&](const Status& status) {
-        if (status || gone(status.error()))
+        if (status)
             return;
+        if (gone(status.error())) {
+            vm_gone_ = true;
+            return;
+        }
         notice_(status.error().message());
         if (first)
             first = status;
@@ -191,8 +197,10 @@ Status TraceLoop::finish() {
         while (!session_.quiet() && steady_clock::now() < deadline) {
             pollfd fds[] = {{session_.views().fd(), POLLIN, 0}};
             if (::poll(fds, 1, static_cast<int>(busy_wait.count())) > 0) {
-                if (fds[0].revents & (POLLHUP | POLLERR))
+                if (fds[0].revents & (POLLHUP | POLLERR)) {
+                    vm_gone_ = true;
                     break;
+                }
                 if (auto events = session_.take_events())
                     (void)react(*events);
             }
@@ -218,11 +226,25 @@ Status TraceLoop::finish() {
     });
     for (const Error& error : session_.merger().take_errors())
         notice_(error.message());
-    if (session_.undo_conflicts() > 0)
+    tell_conflicts();
+    return first;
+}
+
+/// Places that could not be put back. Only a guest that lives on in the same memory has
+/// changed them itself.
+void TraceLoop::tell_conflicts() {
+    uint64_t places = session_.undo_conflicts();
+    if (places == 0 || vm_gone_)
+        return;
+    if (was_reset_)
+        notice_(fmt::format("the guest was reset with the hooks in its kernel: {} of the patched "
+                            "places had been overwritten by then; nothing of the monitor is left "
+                            "in it",
+                            places));
+    else
         notice_(fmt::format("the guest had changed {} of the patched places; they were left as the "
                             "guest wants them",
-                            session_.undo_conflicts()));
-    return first;
+                            places));
 }
 
 } // namespace shadowmon

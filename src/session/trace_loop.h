@@ -52,6 +52,7 @@ class TraceLoop {
     std::optional<TraceEnd> react(const std::vector<kvm_views_event>& events);
     TraceEnd fail_with(Error error);
     void describe_incident(const kvm_views_event& event);
+    void tell_conflicts();
 
     MonitorSession& session_;
     Output& output_;
@@ -62,6 +63,7 @@ class TraceLoop {
     std::optional<Error> error_;
     std::optional<Error> output_error_;
     bool vm_gone_ = false;
+    bool was_reset_ = false;
     uint64_t events_ = 0;
     uint64_t incidents_ = 0;
 };

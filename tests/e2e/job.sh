@@ -56,6 +56,9 @@ trace() {
 	wait_until 600 attached_or_ended
 	[ -e /run/ready ]
 }
+# Whether the monitor that was started last said something like PATTERN.
+said() { sed "1,/^== $trace_name\$/d" "$log" | grep -qE "$1"; }
+said_nothing_of() { ! said "$1"; }
 attached_or_ended() { [ -e /run/ready ] || ! kill -0 "$monitor" 2>/dev/null; }
 
 # Waits for the monitor to end by itself; its exit code is in $code.

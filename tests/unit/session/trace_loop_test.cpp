@@ -137,12 +137,36 @@ TEST_F(Loop, VmEnds) {
     EXPECT_EQ(notices_, "");
 }
 
+/// The VMM is ending: its memory is gone, the VM is not yet. Nothing can be put back,
+/// and the guest is not to blame.
+TEST_F(Loop, MemoryThatWentWithTheVmmIsNoConflict) {
+    uint64_t one = 1;
+    ASSERT_EQ(write(pidfd_.get(), &one, sizeof(one)), 8);
+    vm_->stats.undo_conflicts = 7;
+    EXPECT_EQ(loop_->run({}), TraceEnd::vm_gone);
+    finish_and_read();
+    EXPECT_EQ(notices_, "");
+}
+
+TEST_F(Loop, VmThatEndsDuringTheDetachIsNoConflict) {
+    raise(SIGTERM);
+    EXPECT_EQ(loop_->run({}), TraceEnd::asked);
+    vm_->stats.undo_conflicts = 7;
+    vm_->fail_with = {{KVM_VIEWS_PATCH, ENODEV}};
+    finish_and_read();
+    EXPECT_EQ(notices_, "");
+}
+
 TEST_F(Loop, ResetEnds) {
     kvm_views_event event{};
     event.type = KVM_VIEWS_EVENT_RESET;
     vm_->queue(event);
+    vm_->stats.undo_conflicts = 5;
     EXPECT_EQ(loop_->run(std::chrono::seconds(20)), TraceEnd::vm_reset);
     finish_and_read();
+    EXPECT_NE(notices_.find("was reset with the hooks in its kernel: 5 of"), std::string::npos)
+        << notices_;
+    EXPECT_EQ(notices_.find("the guest had changed"), std::string::npos) << notices_;
 }
 
 TEST_F(Loop, PanicEnds) {
@@ -201,8 +225,11 @@ TEST_F(Loop, IncidentsAreToldAndTheTraceGoesOn) {
 TEST_F(Loop, ChangedHookDoesNotStopTheDetach) {
     std::array<std::byte, 2> nops{std::byte{0x90}, std::byte{0x90}};
     vm_->memory.write(session_->hooks()[0].gpa, nops);
+    vm_->stats.undo_conflicts = 1;
     EXPECT_EQ(loop_->run(std::chrono::milliseconds(10)), TraceEnd::time_over);
     finish_and_read();
+    EXPECT_NE(notices_.find("the guest had changed 1 of the patched places"), std::string::npos)
+        << notices_;
     EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
 }
 
