@@ -173,8 +173,11 @@ class Prober {
                 fmt::format("this shadowmon needs version {}: install both from one release",
                             KVM_VIEWS_API_VERSION));
         } else {
-            add("KVM", "EPT-view extension", State::missing, probe_error_->message(),
-                "build the modules of kvm/ and load them in place of these: kvm/README.md");
+            bool stock = probe_error_->code() == ENOTTY;
+            add("KVM", "EPT-view extension", State::missing,
+                stock ? "this KVM has no EPT-view extension" : probe_error_->message(),
+                "build the kvm and kvm-intel modules of kvm/ (kvm/README.md), load them in place "
+                "of these, start VMs anew");
         }
         if (auto nested = read_line(path("/sys/module/kvm_intel/parameters/nested")); nested) {
             bool off = *nested == "N" || *nested == "0";
