@@ -40,6 +40,18 @@ run_job() {
 	fi
 }
 
+# run_exact GUEST-VERSION: the guest's own record and the monitor's, of the same time, are equal.
+run_exact() {
+	local version=$1 settings
+	settings=$(mktemp -d)
+	echo "$version" >"$settings/version"
+	run_job exact.job "$version" "$settings/version"
+	rm -r "$settings"
+	python3 -B "$here/compare.py" "$results" "$results/events.json" |
+		sed -E "s/^(ok|not ok) (.*)/\1 \2_$version/"
+	[ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
+}
+
 finish() {
 	exit "$failed"
 }
