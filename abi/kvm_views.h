@@ -191,7 +191,7 @@ struct kvm_views_enable {
 };
 
 #define KVM_VIEWS_PATCH_HOOK 1u   /* restored before the drain; all others after it */
-#define KVM_VIEWS_PATCH_REVERT 2u /* bytes are those to find; puts back what the undo list says */
+#define KVM_VIEWS_PATCH_REVERT 2u /* expect is the patch in place; what it replaced goes back */
 
 /* One write to guest RAM; must not cross a page. */
 struct kvm_views_patch {
@@ -234,22 +234,28 @@ struct kvm_views_stats {
     __u64 reserved[6];
 };
 
-/* read(2) gives whole records; poll says POLLIN, and POLLHUP when the VM is gone. */
+/*
+ * read(2) gives whole records; poll says POLLIN, and POLLHUP when the VM is gone.
+ * arg is for CALL the guest's RBX, for BAD_VMFUNC EAX | ECX << 32, for ESCAPE RSP,
+ * for DEBUG the DR6 bits of the exit, for SLOT its bytes, else 0.
+ */
 #define KVM_VIEWS_EVENT_VIOLATION 1  /* an override or a view's default forbade an access */
 #define KVM_VIEWS_EVENT_BAD_VMFUNC 2 /* VMFUNC with a bad leaf or index; #UD was injected */
-#define KVM_VIEWS_EVENT_ESCAPE 3     /* RAM fetched in the shadow view; sent back to the main view */
+#define KVM_VIEWS_EVENT_ESCAPE 3     /* fault in the shadow view; expelled to the main view, registers 0 */
 #define KVM_VIEWS_EVENT_CALL 4       /* VMCALL in the shadow view; parked until KVM_VIEWS_RESUME */
 #define KVM_VIEWS_EVENT_NESTED 5     /* VMXON refused with #UD */
 #define KVM_VIEWS_EVENT_RESET 6      /* the VMM reset a vCPU */
+#define KVM_VIEWS_EVENT_DEBUG 7      /* #DB in the shadow view, not delivered: a breakpoint of the guest */
+#define KVM_VIEWS_EVENT_SLOT 8       /* the VMM put a memslot over the region, whose pages stay */
 
 struct kvm_views_event {
     __u32 type;
-    __u32 vcpu_id;
+    __u32 vcpu_id;  /* the rest of the record is about this vCPU; SLOT: ~0, of none */
     __u32 view;
     __u32 access;   /* KVM_VIEWS_R/W/X that was tried */
-    __u64 gpa, gva;
+    __u64 gpa, gva; /* SLOT: gpa and 0 */
     __u64 rip, cr3;
-    __u64 arg;      /* CALL: guest RBX; BAD_VMFUNC: EAX | ECX << 32; else 0 */
+    __u64 arg;      /* see below */
     __u64 tsc;      /* guest TSC */
 };
 

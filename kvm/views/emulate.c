@@ -103,8 +103,7 @@ bool __kvm_views_emulation_failed(struct kvm_vcpu *vcpu)
 	struct kvm_vcpu_views *v = vcpu->arch.views;
 
 	if (v->view != KVM_VIEWS_MAIN) {
-		kvm_views_report(vcpu, KVM_VIEWS_EVENT_ESCAPE, 0);
-		kvm_views_return_to_main(vcpu);
+		kvm_views_expel(vcpu, 0, 0, 0);
 		return true;
 	}
 	if (v->denied) {

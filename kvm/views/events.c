@@ -30,6 +30,38 @@ void kvm_views_clear_events(struct kvm_views *views)
 }
 
 /* False: the queue is full, or there is no one to read it. */
+static bool views_queue(struct kvm_views *views, const struct kvm_views_event *event)
+{
+	bool queued = false;
+
+	spin_lock(&views->events_lock);
+	if (READ_ONCE(views->attached) &&
+	    views->events_head - views->events_tail < VIEWS_NR_EVENTS) {
+		views->events[views->events_head++ % VIEWS_NR_EVENTS] = *event;
+		queued = true;
+	}
+	spin_unlock(&views->events_lock);
+
+	if (queued)
+		wake_up_interruptible(&views->events_wait);
+	else
+		atomic64_inc(&views->events_lost);
+	return queued;
+}
+
+void kvm_views_queue_slot_event(struct kvm_views *views,
+				const struct kvm_memory_slot *slot)
+{
+	struct kvm_views_event event = {
+		.type = KVM_VIEWS_EVENT_SLOT,
+		.vcpu_id = ~0u,
+		.gpa = gfn_to_gpa(slot->base_gfn),
+		.arg = (u64)slot->npages << PAGE_SHIFT,
+	};
+
+	views_queue(views, &event);
+}
+
 bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gpa,
 			   gva_t gva, u64 arg)
 {
@@ -46,21 +78,8 @@ bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gp
 		.arg = arg,
 		.tsc = kvm_read_l1_tsc(vcpu, rdtsc()),
 	};
-	bool queued = false;
 
-	spin_lock(&views->events_lock);
-	if (READ_ONCE(views->attached) &&
-	    views->events_head - views->events_tail < VIEWS_NR_EVENTS) {
-		views->events[views->events_head++ % VIEWS_NR_EVENTS] = event;
-		queued = true;
-	}
-	spin_unlock(&views->events_lock);
-
-	if (queued)
-		wake_up_interruptible(&views->events_wait);
-	else
-		atomic64_inc(&views->events_lost);
-	return queued;
+	return views_queue(views, &event);
 }
 
 void kvm_views_report(struct kvm_vcpu *vcpu, u32 type, u64 arg)

@@ -28,9 +28,7 @@ static int views_inject_gp(struct kvm_vcpu *vcpu)
 static int views_escape(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault,
 			unsigned int access)
 {
-	kvm_views_queue_event(vcpu, KVM_VIEWS_EVENT_ESCAPE, access, fault->addr,
-			      kvm_views_ops->fault_gva(vcpu), 0);
-	kvm_views_return_to_main(vcpu);
+	kvm_views_expel(vcpu, access, fault->addr, kvm_views_ops->fault_gva(vcpu));
 	return RET_PF_RETRY;
 }
 

@@ -70,6 +70,7 @@ struct kvm_views {
 
 	struct xarray undo;		/* gpa -> struct kvm_views_undo */
 	bool hooks_restored;
+	struct xarray dirty;		/* gfns of patches, until they are in a dirty ring */
 	struct delayed_work drain;
 
 	struct mutex snapshot_lock;	/* one GET_VCPU at a time */
@@ -120,6 +121,8 @@ int kvm_views_init_events(struct kvm_views *views);
 void kvm_views_clear_events(struct kvm_views *views);
 bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gpa,
 			   gva_t gva, u64 arg);
+void kvm_views_queue_slot_event(struct kvm_views *views,
+				const struct kvm_memory_slot *slot);
 ssize_t kvm_views_read_events(struct kvm_views *views, char __user *buf, size_t len,
 			      bool nonblock);
 __poll_t kvm_views_poll_events(struct kvm_views *views, struct file *file,
@@ -164,6 +167,7 @@ int kvm_views_wait_stopped(struct kvm_vcpu *vcpu);
 int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *argp);
 void kvm_views_restore(struct kvm_views *views, bool hooks_only);
 void kvm_views_forget_patches(struct kvm_views *views);
+void kvm_views_log_dirty(struct kvm_vcpu *vcpu);
 
 /* drain.c */
 void kvm_views_start_drain(struct kvm_views *views);
@@ -181,6 +185,7 @@ void kvm_views_get_info(struct kvm_views *views, struct kvm_views_info *info);
 struct page *kvm_views_pin(struct kvm *kvm, gpa_t gpa);
 
 /* vcpu.c */
+void kvm_views_expel(struct kvm_vcpu *vcpu, unsigned int access, gpa_t gpa, gva_t gva);
 int kvm_views_resume_vcpu(struct kvm_views *views, struct kvm_views_resume *arg);
 
 #endif

@@ -46,17 +46,42 @@ static bool views_overlaps_undo(struct kvm_views *views, gpa_t gpa, u32 len)
 	return false;
 }
 
-static void views_mark_dirty(struct kvm *kvm, gfn_t gfn)
+/*
+ * mark_page_dirty() wants a running vCPU. A bitmap can be written here, a dirty
+ * ring belongs to a vCPU: the first one that comes by logs the page.
+ */
+static void views_mark_dirty(struct kvm_views *views, gfn_t gfn)
 {
+	struct kvm *kvm = views->kvm;
 	struct kvm_memory_slot *slot;
 	int idx;
 
-	/* mark_page_dirty() wants a running vCPU. */
+	if (kvm->dirty_ring_size)
+		xa_store(&views->dirty, gfn, xa_mk_value(0), GFP_KERNEL | __GFP_NOFAIL);
+
 	idx = srcu_read_lock(&kvm->srcu);
 	slot = gfn_to_memslot(kvm, gfn);
 	if (slot && kvm_slot_dirty_track_enabled(slot) && slot->dirty_bitmap)
 		set_bit_le(gfn - slot->base_gfn, slot->dirty_bitmap);
 	srcu_read_unlock(&kvm->srcu, idx);
+}
+
+/* On the vCPU's thread. A ring that is nearly full goes to the VMM first. */
+void kvm_views_log_dirty(struct kvm_vcpu *vcpu)
+{
+	struct kvm_views *views = vcpu->kvm->arch.views;
+	unsigned long gfn;
+	void *entry;
+
+	xa_for_each(&views->dirty, gfn, entry) {
+		if (kvm_test_request(KVM_REQ_DIRTY_RING_SOFT_FULL, vcpu)) {
+			kvm_make_request(KVM_REQ_VIEWS, vcpu);
+			return;
+		}
+		/* Of several vCPUs one has it. */
+		if (xa_erase(&views->dirty, gfn))
+			kvm_vcpu_mark_page_dirty(vcpu, gfn);
+	}
 }
 
 static bool views_matches(struct page *page, gpa_t gpa, const u8 *bytes, u32 len)
@@ -68,14 +93,14 @@ static bool views_matches(struct page *page, gpa_t gpa, const u8 *bytes, u32 len
 	return same;
 }
 
-static void views_write(struct kvm *kvm, struct page *page, gpa_t gpa, const u8 *bytes,
-			u32 len)
+static void views_write(struct kvm_views *views, struct page *page, gpa_t gpa,
+			const u8 *bytes, u32 len)
 {
 	void *at = kmap_local_page(page);
 
 	memcpy(at + offset_in_page(gpa), bytes, len);
 	kunmap_local(at);
-	views_mark_dirty(kvm, gpa_to_gfn(gpa));
+	views_mark_dirty(views, gpa_to_gfn(gpa));
 }
 
 static void views_unpin(struct page *page)
@@ -184,7 +209,7 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 			/* Named twice in this batch: done. */
 			if (!undo)
 				continue;
-			views_write(views->kvm, batch->page[i], patch->gpa, undo->old,
+			views_write(views, batch->page[i], patch->gpa, undo->old,
 				    patch->len);
 			xa_erase(&views->undo, patch->gpa);
 			kfree(undo);
@@ -203,7 +228,7 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 		}
 		undo->hook = patch->flags & KVM_VIEWS_PATCH_HOOK;
 		memcpy(undo->new, patch->bytes, patch->len);
-		views_write(views->kvm, batch->page[i], patch->gpa, patch->bytes, patch->len);
+		views_write(views, batch->page[i], patch->gpa, patch->bytes, patch->len);
 	}
 }
 
@@ -330,7 +355,7 @@ void kvm_views_restore(struct kvm_views *views, bool hooks_only)
 
 		page = kvm_views_pin(views->kvm, gpa);
 		if (!IS_ERR(page) && views_matches(page, gpa, undo->new, undo->len))
-			views_write(views->kvm, page, gpa, undo->old, undo->len);
+			views_write(views, page, gpa, undo->old, undo->len);
 		else
 			atomic64_inc(&views->undo_conflicts);
 		views_unpin(page);
@@ -350,5 +375,6 @@ void kvm_views_forget_patches(struct kvm_views *views)
 	xa_for_each(&views->undo, gpa, undo)
 		kfree(undo);
 	xa_destroy(&views->undo);
+	xa_destroy(&views->dirty);
 	atomic64_set(&views->undo_entries, 0);
 }

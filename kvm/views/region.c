@@ -209,6 +209,28 @@ int kvm_views_set_region(struct kvm_views *views, struct kvm_views_region *arg)
 }
 
 /* No root maps the region any more. Mappings of user space keep their pages. */
+/*
+ * The region was placed where nothing was, but a VMM may put a device's memory
+ * where the guest wants it. The region stays what it is; the owner is told.
+ */
+void kvm_views_new_slot(struct kvm *kvm, const struct kvm_memory_slot *slot)
+{
+	/* Pairs with views_of(). */
+	struct kvm_views *views = smp_load_acquire(&kvm->arch.views);
+	struct kvm_views_area *area;
+	int idx;
+
+	if (!views)
+		return;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	area = kvm_views_area(views);
+	if (area && slot->base_gfn < area->gfn + area->pages->nr &&
+	    area->gfn < slot->base_gfn + slot->npages)
+		kvm_views_queue_slot_event(views, slot);
+	srcu_read_unlock(&kvm->srcu, idx);
+}
+
 void kvm_views_free_region(struct kvm_views *views)
 {
 	struct kvm_views_area *area;

@@ -23,6 +23,7 @@ int kvm_views_create_vcpu(struct kvm_vcpu *vcpu)
 		kfree(v);
 		return -ENOMEM;
 	}
+	v->held_irq = -1;
 	vcpu->arch.views = v;
 
 	/* The VM may have views already, or get them before the vCPU is known. */
@@ -80,9 +81,6 @@ void kvm_views_switch(struct kvm_vcpu *vcpu, unsigned int view)
 
 	if (view == KVM_VIEWS_MAIN && v->hold) {
 		v->hold = false;
-		if (v->held_irq >= 0)
-			kvm_queue_interrupt(vcpu, v->held_irq, false);
-		v->held_irq = -1;
 		kvm_make_request(KVM_REQ_EVENT, vcpu);
 	}
 }
@@ -100,6 +98,24 @@ void kvm_views_return_to_main(struct kvm_vcpu *vcpu)
 }
 EXPORT_SYMBOL_GPL(kvm_views_return_to_main);
 
+/*
+ * The code of the shadow view did what it must not, or was made to: it loses the
+ * vCPU. What it had in registers is not the guest's to see; RSP tells the owner
+ * on whose stack it was.
+ */
+void kvm_views_expel(struct kvm_vcpu *vcpu, unsigned int access, gpa_t gpa, gva_t gva)
+{
+	int reg;
+
+	kvm_views_queue_event(vcpu, KVM_VIEWS_EVENT_ESCAPE, access, gpa, gva,
+			      kvm_rsp_read(vcpu));
+	for (reg = VCPU_REGS_RAX; reg <= VCPU_REGS_R15; reg++) {
+		if (reg != VCPU_REGS_RSP)
+			kvm_register_write_raw(vcpu, reg, 0);
+	}
+	kvm_views_return_to_main(vcpu);
+}
+
 static void views_arm(struct kvm_vcpu *vcpu, bool on)
 {
 	struct kvm_vcpu_views *v = vcpu->arch.views;
@@ -112,7 +128,6 @@ static void views_arm(struct kvm_vcpu *vcpu, bool on)
 	v->view = KVM_VIEWS_MAIN;
 	v->inside = false;
 	v->hold = false;
-	v->held_irq = -1;
 	v->parked = false;
 	v->denied = false;
 	kvm_views_ops->update(vcpu);
@@ -135,12 +150,27 @@ int kvm_views_handle_request(struct kvm_vcpu *vcpu)
 		return r;
 
 	kvm_views_take_snapshot(vcpu);
+	kvm_views_log_dirty(vcpu);
 	views_arm(vcpu, views->armed);
 
 	if (READ_ONCE(views->state) == KVM_VIEWS_STATE_DRAINING)
 		queue_delayed_work(system_wq, &views->drain,
 				   vcpu->arch.views->inside ? 1 : 0);
 	return 0;
+}
+
+/* In the main view: what was taken from the guest is given again once it can take it. */
+static void views_give_held_irq(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_views *v = vcpu->arch.views;
+
+	if (vcpu->arch.exception.pending || kvm_event_needs_reinjection(vcpu) ||
+	    kvm_x86_call(interrupt_allowed)(vcpu, false) <= 0) {
+		kvm_x86_call(enable_irq_window)(vcpu);
+		return;
+	}
+	kvm_queue_interrupt(vcpu, v->held_irq, false);
+	v->held_irq = -1;
 }
 
 /*
@@ -152,14 +182,18 @@ bool __kvm_views_hold_events(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_views *v = vcpu->arch.views;
 
+	if (v->view == KVM_VIEWS_MAIN) {
+		views_give_held_irq(vcpu);
+		return false;
+	}
+
 	/* #VE is meant for the code here. */
 	if (vcpu->arch.exception.pending && vcpu->arch.exception.vector == VE_VECTOR)
 		return false;
 
 	/* KVM itself raised it: the code here did what it must not. */
 	if (vcpu->arch.exception.pending) {
-		kvm_views_report(vcpu, KVM_VIEWS_EVENT_ESCAPE, 0);
-		kvm_views_return_to_main(vcpu);
+		kvm_views_expel(vcpu, 0, 0, 0);
 		return false;
 	}
 

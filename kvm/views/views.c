@@ -95,6 +95,7 @@ static struct kvm_views *views_alloc(struct kvm *kvm)
 	init_waitqueue_head(&views->wait);
 	xa_init(&views->overrides);
 	xa_init(&views->undo);
+	xa_init(&views->dirty);
 	INIT_DELAYED_WORK(&views->drain, kvm_views_drain_work);
 	views->kvm = kvm;
 	if (kvm_views_init_events(views)) {
@@ -129,6 +130,17 @@ bool kvm_views_nested(struct kvm *kvm)
 			return true;
 	}
 	return false;
+}
+
+/* A VMM may set the state that a vCPU has without nested virtualization, no other. */
+bool kvm_views_refuse_nested(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state)
+{
+	/* Pairs with views_of(). */
+	struct kvm_views *views = smp_load_acquire(&vcpu->kvm->arch.views);
+
+	return views && READ_ONCE(views->armed) &&
+	       state->format == KVM_STATE_NESTED_FORMAT_VMX &&
+	       state->hdr.vmx.vmxon_pa != INVALID_GPA;
 }
 
 u64 kvm_views_exits(struct kvm *kvm)

@@ -30,7 +30,7 @@ struct kvm_vcpu_views {
 	bool hold;		/* events wait for the return to the main view */
 	bool parked;		/* at a VMCALL of the shadow view, see @parked_rip */
 	bool resumed;		/* KVM_VIEWS_RESUME came for that VMCALL */
-	s16 held_irq;		/* with @hold: a vector that was given already, or -1 */
+	s16 held_irq;		/* a vector that was given already and taken back, or -1 */
 	bool denied;		/* emulating an access that a view forbids */
 	unsigned long parked_rip;
 	gfn_t denied_gfn;	/* already reported, valid with @denied */
@@ -52,6 +52,10 @@ long kvm_views_dev_ioctl(unsigned int ioctl, void __user *argp);
 void kvm_views_vm_gone(struct kvm *kvm);
 void kvm_views_stop_vm(struct kvm *kvm);
 void kvm_views_destroy_vm(struct kvm *kvm);
+
+void kvm_views_new_slot(struct kvm *kvm, const struct kvm_memory_slot *slot);
+bool kvm_views_refuse_nested(struct kvm_vcpu *vcpu,
+			     const struct kvm_nested_state *state);
 
 int kvm_views_create_vcpu(struct kvm_vcpu *vcpu);
 void kvm_views_free_vcpu(struct kvm_vcpu *vcpu);
@@ -80,10 +84,12 @@ static inline void kvm_views_take_snapshot(struct kvm_vcpu *vcpu)
 		__kvm_views_take_snapshot(vcpu);
 }
 
-/* Nothing may be injected while the guest is in the shadow view. */
+/* Nothing may be injected while the guest is in the shadow view; then what was held. */
 static inline bool kvm_views_hold_events(struct kvm_vcpu *vcpu)
 {
-	return kvm_views_on(vcpu) && vcpu->arch.views->view != KVM_VIEWS_MAIN &&
+	struct kvm_vcpu_views *v = vcpu->arch.views;
+
+	return unlikely((v->on && v->view != KVM_VIEWS_MAIN) || v->held_irq >= 0) &&
 	       __kvm_views_hold_events(vcpu);
 }
 
@@ -146,6 +152,14 @@ static inline long kvm_views_dev_ioctl(unsigned int ioctl, void __user *argp)
 static inline void kvm_views_vm_gone(struct kvm *kvm) { }
 static inline void kvm_views_stop_vm(struct kvm *kvm) { }
 static inline void kvm_views_destroy_vm(struct kvm *kvm) { }
+static inline void kvm_views_new_slot(struct kvm *kvm,
+				      const struct kvm_memory_slot *slot) { }
+static inline bool kvm_views_refuse_nested(struct kvm_vcpu *vcpu,
+					   const struct kvm_nested_state *state)
+{
+	return false;
+}
+
 static inline int kvm_views_create_vcpu(struct kvm_vcpu *vcpu) { return 0; }
 static inline void kvm_views_free_vcpu(struct kvm_vcpu *vcpu) { }
 static inline int kvm_views_handle_request(struct kvm_vcpu *vcpu) { return 0; }

@@ -8,12 +8,30 @@
 
 #include "views/internal.h"
 
+/*
+ * A vCPU's CPU may answer the request before the vCPU's thread has noted where
+ * the guest was. That is done when the thread says that it is outside; it gets
+ * there without sleeping, because the request keeps it from entering again.
+ */
+static void views_wait_outside(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		/* Pairs with the barriers around vcpu->mode in vcpu_enter_guest(). */
+		while (smp_load_acquire(&vcpu->mode) != OUTSIDE_GUEST_MODE)
+			cpu_relax();
+	}
+}
+
 void kvm_views_stop_world(struct kvm_views *views)
 {
 	lockdep_assert_held(&views->lock);
 
 	WRITE_ONCE(views->stopped, true);
 	kvm_make_all_cpus_request(views->kvm, KVM_REQ_VIEWS);
+	views_wait_outside(views->kvm);
 }
 
 void kvm_views_resume_world(struct kvm_views *views)

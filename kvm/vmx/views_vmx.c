@@ -183,10 +183,28 @@ static bool views_ud_is_vmfunc(struct kvm_vcpu *vcpu)
 	       !memcmp(insn, vmfunc, sizeof(vmfunc));
 }
 
+/*
+ * A breakpoint of the guest's lies on what the shadow view runs or reads. The
+ * guest is told nothing; RF takes the vCPU past a breakpoint on an instruction.
+ */
+static bool views_skip_breakpoint(struct kvm_vcpu *vcpu)
+{
+	if (vcpu->arch.views->view == KVM_VIEWS_MAIN || !is_debug(vmx_get_intr_info(vcpu)))
+		return false;
+
+	kvm_views_report(vcpu, KVM_VIEWS_EVENT_DEBUG, vmx_get_exit_qual(vcpu));
+	vmx_set_rflags(vcpu, vmx_get_rflags(vcpu) | X86_EFLAGS_RF);
+	return true;
+}
+
 bool __vmx_views_handle_exit(struct kvm_vcpu *vcpu, int *ret)
 {
 	switch (to_vmx(vcpu)->exit_reason.basic) {
 	case EXIT_REASON_EXCEPTION_NMI:
+		if (views_skip_breakpoint(vcpu)) {
+			*ret = 1;
+			return true;
+		}
 		if (views_ud_is_vmfunc(vcpu))
 			views_report_vmfunc(vcpu);
 		return false;

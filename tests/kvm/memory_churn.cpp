@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <linux/kvm.h>
+#include <map>
 #include <random>
 #include <sys/wait.h>
 
@@ -27,12 +28,13 @@ uint64_t volatile& volatile_at(uint64_t& value) { return value; }
 /// two vCPUs: 0 reads it in the shadow view, 1 in the main view.
 class Churn {
   public:
-    Vm vm{{.vcpus = 2, .anonymous = true}};
+    Vm vm;
     Views views = Views::attach(vm.fd());
     Compartment compartment{views};
     uint8_t* memory;
 
-    Churn() {
+    explicit Churn(unsigned dirty_ring = 0)
+        : vm({.vcpus = 2, .anonymous = true, .dirty_ring = dirty_ring}) {
         vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
         compartment.enable();
         void* start =
@@ -175,6 +177,56 @@ void test_dirty_log() {
     volatile_at(c.control(0).stop) = 1;
     c.vm.vcpu(0).wait().must_return();
     SM_CHECK_EQ(c.control(0).errors, 0, "the shadow view read the right contents throughout");
+}
+
+/// With dirty rings instead of bitmaps a patch appears in the ring of a vCPU that runs.
+void test_dirty_ring() {
+    constexpr unsigned kEntries = 1024;
+    Churn c(kEntries);
+    size_t size = kEntries * sizeof(kvm_dirty_gfn);
+    kvm_dirty_gfn* rings[2];
+    for (unsigned i = 0; i < 2; i++) {
+        void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, c.vm.vcpu(i).fd(),
+                           KVM_DIRTY_LOG_PAGE_OFFSET * kPageSize);
+        if (start == MAP_FAILED)
+            SM_FAIL("mmap of the dirty ring: %m");
+        rings[i] = static_cast<kvm_dirty_gfn*>(start);
+    }
+    auto times_logged = [&](uint64_t page) {
+        unsigned times = 0;
+        for (auto* ring : rings) {
+            for (unsigned i = 0; i < kEntries; i++) {
+                uint32_t flags = *const_cast<volatile uint32_t*>(&ring[i].flags);
+                times += (flags & KVM_DIRTY_GFN_F_DIRTY) && (ring[i].slot & 0xffff) == kSlot &&
+                         ring[i].offset == page;
+            }
+        }
+        return times;
+    };
+    c.add(KVM_MEM_LOG_DIRTY_PAGES);
+    c.start();
+    // KVM logs a page when it maps it writable. From then on nobody writes but PATCH.
+    c.let_pass();
+    const std::array<uint8_t, 4> zero{}, ours{1, 2, 3, 4};
+    std::map<uint64_t, unsigned> times;
+    for (uint64_t page : {3u, 9u, 4u}) {
+        unsigned before = times_logged(page);
+        kvm_views_patch patch = make_patch(kSlotGpa + page * kPageSize + 128, zero, ours);
+        SM_CHECK_EQ(c.views.patch({&patch, 1}), 0, "PATCH works");
+        wait_until("the patch is in a dirty ring", [&] { return times_logged(page) > before; });
+        times[page] = times_logged(page);
+    }
+    SM_CHECK_EQ(c.stop(), 0, "the pages read right in both views");
+    auto& control = c.control(1);
+    control = {};
+    c.vm.vcpu(1).start(guest_function(guest_check_pages), kControl + kPageSize, kSlotGpa, kPages);
+    c.views.close();
+    wait_until("undoing a patch is in a dirty ring, too",
+               [&] { return times_logged(9) > times[9]; });
+    volatile_at(control.stop) = 1;
+    c.vm.vcpu(1).wait().must_return();
+    for (auto* ring : rings)
+        munmap(ring, size);
 }
 
 /// A page of its own with the same contents takes the place of a backing page: the address stays,
@@ -341,6 +393,7 @@ void test_main() {
     require_hardware();
     test_slots();
     test_dirty_log();
+    test_dirty_ring();
     test_replace();
     test_drop();
     test_copy_on_write();

@@ -352,6 +352,19 @@ void test_nested() {
     SM_CHECK_EQ(event.rip, outcome.rip, "EVENT_NESTED: rip is that of the #UD");
     SM_CHECK_EQ(event.vcpu_id, 0, "EVENT_NESTED: vcpu_id");
     vcpu.call(gate_function(gate_round_trips), 3).must_return();
+
+    // The VMM must not put the vCPU into VMX operation either; what it sets at every reset it may.
+    kvm_nested_state state{};
+    state.format = KVM_STATE_NESTED_FORMAT_VMX;
+    state.size = sizeof state;
+    state.hdr.vmx.vmxon_pa = ~0ull;
+    state.hdr.vmx.vmcs12_pa = ~0ull;
+    SM_CHECK_SYS(ioctl(vcpu.fd(), KVM_SET_NESTED_STATE, &state));
+    state.hdr.vmx.vmxon_pa = vmxon_region.value;
+    SM_CHECK_EQ(ioctl(vcpu.fd(), KVM_SET_NESTED_STATE, &state), -1, "nested state is refused");
+    SM_CHECK_EQ(errno, EBUSY, "nested state is refused with EBUSY");
+    vcpu.call(gate_function(gate_round_trips), 3).must_return();
+
     SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
     SM_CHECK_EQ(vcpu.call(guest_function(guest_vmxon), vmxon_region).must_return(), 0,
                 "after DISABLE VMXON works");

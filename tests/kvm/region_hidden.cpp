@@ -144,6 +144,22 @@ void test_main() {
                 "PROTECT to absent works");
     SM_CHECK_EQ(f.read(TG_PAGE_DATA), ~0ull, "a page that was taken away is absent");
 
+    // A memslot that the VMM puts over the region is reported and changes nothing.
+    constexpr uint32_t kSlot = 7;
+    std::vector<uint8_t> memory(3 * kPageSize);
+    auto* aligned = reinterpret_cast<uint8_t*>(
+        (reinterpret_cast<uintptr_t>(memory.data()) + kPageSize - 1) & ~(kPageSize - 1));
+    Gpa over = f.compartment.gpa(TG_PAGE_RONLY);
+    while (f.views.next_event(0)) // What was tried above.
+        continue;
+    SM_CHECK_EQ(f.vm.set_slot(kSlot, over, aligned, 2 * kPageSize), 0, "the memslot is accepted");
+    kvm_views_event event = f.views.must_get_event(KVM_VIEWS_EVENT_SLOT);
+    SM_CHECK_EQ(event.gpa, over.value, "EVENT_SLOT: gpa");
+    SM_CHECK_EQ(event.arg, 2 * kPageSize, "EVENT_SLOT: bytes");
+    SM_CHECK_EQ(f.read(TG_PAGE_RONLY), 0x88, "the region's page stays");
+    SM_CHECK_EQ(f.vm.set_slot(kSlot, over, aligned, 0), 0, "the memslot is deleted");
+    SM_CHECK_EQ(f.read(TG_PAGE_RONLY), 0x88, "the region's page stays");
+
     SM_CHECK_EQ(f.views.disable(), 0, "DISABLE works");
     SM_CHECK_EQ(f.read(TG_PAGE_RONLY), ~0ull, "after DISABLE the region is a hole");
 }

@@ -18,6 +18,12 @@ Vm::Vm(VmOptions options) : options_(options) {
     vm_ = Fd(SM_CHECK_SYS(ioctl(kvm_.get(), KVM_CREATE_VM, 0)));
     if (options.irqchip)
         SM_CHECK_SYS(ioctl(vm_.get(), KVM_CREATE_IRQCHIP, 0));
+    if (options.dirty_ring) {
+        kvm_enable_cap cap{};
+        cap.cap = KVM_CAP_DIRTY_LOG_RING;
+        cap.args[0] = options.dirty_ring * sizeof(kvm_dirty_gfn);
+        SM_CHECK_SYS(ioctl(vm_.get(), KVM_ENABLE_CAP, &cap));
+    }
 
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     Fd file;

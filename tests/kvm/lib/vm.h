@@ -26,6 +26,8 @@ struct VmOptions {
     /// Backing of RAM: shared (memfd), or private anonymous memory, which can be copied on write,
     /// moved and made of huge pages.
     bool anonymous = false;
+    /// Entries of each vCPU's dirty ring, a power of two; 0: dirty bitmaps.
+    unsigned dirty_ring = 0;
 };
 
 /// A small VM straight on /dev/kvm: one memslot of RAM at 0, the guest of guest.S in 64-bit mode
