@@ -2,9 +2,11 @@
 /*
  * EPT views: the way out. Hooks go first, so that nobody enters the compartment
  * any more. vCPUs that are inside run on until they have left it, the last
- * steps are taken when all are outside: by whoever began the drain, or by a
- * work item that vCPUs on their way into the guest queue. A vCPU that its VMM
- * keeps paused inside delays the end, but nobody who closes the fd waits for it.
+ * steps are taken when all are outside. All of it is done by a work item, which
+ * vCPUs on their way into the guest queue again while the drain lasts: the owner
+ * may be dying, and nothing that can be killed may restore guest memory. A vCPU
+ * that its VMM keeps paused inside delays the end, but nobody who closes the fd
+ * waits for it.
  */
 #include <linux/kvm_host.h>
 
@@ -112,7 +114,7 @@ void kvm_views_start_drain(struct kvm_views *views)
 		return;
 
 	WRITE_ONCE(views->state, KVM_VIEWS_STATE_DRAINING);
-	views_drain_step(views);
+	mod_delayed_work(system_wq, &views->drain, 0);
 }
 
 /* The views fd is closed. */
