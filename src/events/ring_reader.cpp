@@ -48,7 +48,11 @@ Result<RingReader> RingReader::make(unsigned index, sm_ring* ring,
         data.size() > SM_RING_MAX_DATA)
         return failf("ring {}: {} bytes is no power of two in {}..{}", index, data.size(),
                      SM_PAGE_SIZE, SM_RING_MAX_DATA);
-    return RingReader(index, ring, data);
+    RingReader reader(index, ring, data);
+    if (reader.tail_ % kAlign != 0)
+        return failf("ring {}: its tail {:#x} is no place where a record can begin", index,
+                     reader.tail_);
+    return reader;
 }
 
 RingReader::RingReader(unsigned index, sm_ring* ring, std::span<const std::byte> data)

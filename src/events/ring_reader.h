@@ -41,7 +41,8 @@ class RingReader {
     using TypeCounts = std::array<uint64_t, SM_EVENT_TYPES>;
 
     /// `index` names the ring in messages. `data` is what follows the header page.
-    /// Fails if its size is no power of two or beyond what the ABI allows.
+    /// Fails if its size is no power of two or beyond what the ABI allows, or if the tail
+    /// that the ring starts from is no multiple of a record's alignment.
     static Result<RingReader> make(unsigned index, sm_ring* ring, std::span<const std::byte> data);
 
     unsigned index() const { return index_; }

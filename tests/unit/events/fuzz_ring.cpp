@@ -64,6 +64,15 @@ struct Memory {
     std::vector<std::byte> data = std::vector<std::byte>(kRingSize);
 };
 
+/// A reader that starts at `tail`, or just before it if no record can begin there: then the
+/// reader must refuse.
+RingReader reader_from(unsigned index, Memory& memory, uint64_t tail) {
+    memory.ring.tail = tail;
+    Result<RingReader> reader = RingReader::make(index, &memory.ring, memory.data);
+    require(reader.has_value() == (tail % 8 == 0), "the wrong tails are refused");
+    return reader ? std::move(*reader) : reader_from(index, memory, tail & ~uint64_t{7});
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
@@ -73,13 +82,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     std::vector<const sm_slot*> slots;
     for (unsigned i = 0; i < kRings; ++i) {
         Memory& m = memory[i];
-        m.ring.tail = input.take<uint64_t>();
+        rings.push_back(reader_from(i, m, input.take<uint64_t>()));
         // A head that is nearly always possible, so that records are looked at.
         m.ring.head = m.ring.tail + input.take<uint16_t>();
         m.ring.last_tsc = input.take<uint64_t>();
         m.slot.busy = input.take<uint8_t>() & 1;
         m.slot.tsc = input.take<uint64_t>();
-        rings.push_back(*RingReader::make(i, &m.ring, m.data));
         slots.push_back(&m.slot);
     }
     for (Memory& m : memory)

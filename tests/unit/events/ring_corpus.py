@@ -52,6 +52,7 @@ def main():
     write(directory, "size", ring([record(2, 1, 0, size=8)]), empty)
     write(directory, "type", ring([record(5, 1, 0)[:0] + b"\x06" + record(5, 1, 0)[1:]]), empty)
     write(directory, "cut", ring(good, extra=-8), ring(good, extra=8))
+    write(directory, "misaligned", ring(good, tail=RING - 3, extra=3), ring(good))
     write(directory, "empty", empty, empty)
 
 

@@ -52,6 +52,16 @@ TEST(RingReader, RefusesSizesThatAreNoRing) {
         EXPECT_FALSE(RingReader::make(0, &rings.ring(0), {rings.data(0), size})) << size;
 }
 
+TEST(RingReader, RefusesATailWhereNoRecordCanBegin) {
+    TestRings rings(1, 0x1000);
+    for (const uint64_t tail : {uint64_t{1}, uint64_t{0xffc}, ~uint64_t{0}}) {
+        rings.ring(0).tail = tail;
+        const auto reader = RingReader::make(0, &rings.ring(0), {rings.data(0), 0x1000});
+        ASSERT_FALSE(reader) << tail;
+        EXPECT_NE(reader.error().message().find("tail"), std::string::npos);
+    }
+}
+
 TEST(RingReader, GivesRecordsInOrderAndTheirSpaceBack) {
     TestRings rings(1);
     RingReader reader = rings.reader(0);
