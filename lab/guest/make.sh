@@ -58,6 +58,10 @@ build_programs() {
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/window" "$root/tests/e2e/window.c"
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -ffreestanding -nostdlib \
 		-fno-stack-protector -o "$dir/deterministic" "$root/tests/e2e/deterministic.c"
+	# 0x6f000000 is known to tests/e2e/compare.py as well.
+	gcc -std=gnu11 -m32 -O2 -Wall -Wextra -Werror -static -s -ffreestanding -nostdlib -fno-pic \
+		-no-pie -fno-stack-protector -Wl,--section-start=.call_stack=0x6f000000 \
+		-o "$dir/compat32" "$root/tests/e2e/compat32.c"
 }
 
 # Drivers of the control channel, in loading order; those not there are built in.
@@ -68,7 +72,7 @@ build_initrd() {
 	local kernel=$1 programs=$2 initrd=$3 tree n=0 module file
 	tree=$(mktemp -d "$cache/tree.XXXXXX")
 	mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,modules,etc}
-	install -m 755 /bin/busybox "$programs"/{agent,deterministic,window} "$tree/bin/"
+	install -m 755 /bin/busybox "$programs"/{agent,deterministic,compat32,window} "$tree/bin/"
 	ln -s busybox "$tree/bin/sh"
 	install -m 755 "$here/init" "$tree/init"
 	install -m 755 "$here/workload.sh" "$tree/bin/workload"
@@ -90,7 +94,7 @@ build_initrd() {
 }
 
 inputs=$(cat "$0" "$here"/{init,agent.c,guestctl.c,workload.sh,start-guest} \
-	"$root"/tests/e2e/{deterministic.c,window.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
+	"$root"/tests/e2e/{deterministic.c,compat32.c,window.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
 made=$cache/made-$inputs
 if [ ! -e "$made/complete" ]; then
 	rm -rf "$made"

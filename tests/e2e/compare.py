@@ -21,6 +21,10 @@ from records import ENTER, EXIT, SWITCH, Monitor, Truth
 MARK_BEGIN = 0x4D4152422D2D3031
 MARK_END = 0x4D41524B2D2D3039
 NR_WRITE, NR_CLOSE, NR_FORK, NR_GETPPID = 1, 3, 57, 110
+NR32_FORK, NR32_CLOSE, NR32_GETPPID = 2, 6, 64
+# A call by SYSENTER has its sixth argument on the user's stack, and the kernel has not fetched it
+# yet where the monitor's hook is: the monitor tells its address. compat32.c calls with this one.
+SYSENTER_BP = 0x6F000FF0
 SHOWN = 5  # differences told per property
 
 # What a process is told about itself must be what the monitor says about it.
@@ -65,10 +69,25 @@ def by_thread(calls):
     return threads
 
 
+def by_sysenter(ours):
+    return (
+        ours.kind == ENTER
+        and ours.raw["syscall"].get("compat")
+        and ours.what[1][5] == SYSENTER_BP
+    )
+
+
+def equal(ours, theirs):
+    if by_sysenter(ours) and theirs.kind == ENTER:
+        nr, args = theirs.what
+        return ours.key == (ENTER, theirs.tid, (nr, (*args[:5], SYSENTER_BP)))
+    return ours.key == theirs.key
+
+
 def sequence_differences(name, ours, theirs):
     """The first place where two sequences part, or nothing."""
     for index, (a, b) in enumerate(zip_longest(ours, theirs)):
-        if a is None or b is None or a.key != b.key:
+        if a is None or b is None or not equal(a, b):
             return [f"{name}, event {index}: monitor: {a}; guest: {b}"]
     return []
 
@@ -91,6 +110,7 @@ class Comparison:
             "order_by_time",
             "calls_equal",
             "deterministic_process_seen",
+            "compat_process_seen",
             "call_counts_equal_hist",
             "switches_equal",
             "switch_counts_equal",
@@ -166,6 +186,41 @@ class Comparison:
         ) if children else 0
         if handed_over < 100:
             yield f"{handed_over} switches between the two that hand a byte to and fro"
+
+    def compat_process_seen(self):
+        """Every way into the kernel that a 32-bit process has was taken: see compat32.c."""
+
+        def getppids(sixth_seen):
+            unused = [0x5EE00000 + n for n in range(1, 7)]
+            for way in (1, 2, 3):  # INT 0x80, SYSENTER, the vdso's SYSENTER
+                calls = [unused] + [
+                    [way << 28 | i + (n << 16) for n in range(1, 7)] for i in range(60)
+                ]
+                for args in calls:
+                    yield (*args[:5], args[5] if sixth_seen or way == 1 else SYSENTER_BP)
+
+        def entries(events, nr):
+            return [e.what[1] for e in events if e.kind == ENTER and e.what[0] == nr]
+
+        for tid, events in self.threads.items():
+            compat = [e for e in events if e.kind == ENTER and e.raw["syscall"].get("compat")]
+            if entries(compat, NR32_GETPPID) == list(getppids(False)):
+                break
+        else:
+            yield "no thread made the 32-bit getppid calls with known registers"
+            return
+        if entries(self.true_threads.get(tid, []), NR32_GETPPID) != list(getppids(True)):
+            yield f"thread {tid}: the guest saw other arguments of getppid"
+        if len(compat) != 3 * 202 + 1:
+            yield f"thread {tid} made {len(compat)} 32-bit calls, not {3 * 202 + 1}"
+        children = [e.what[1] for e in events if e.kind == EXIT and e.what[0] == NR32_FORK]
+        closes = [
+            args[0] - 3000
+            for child in children
+            for args in entries(self.threads.get(child, []), NR32_CLOSE)
+        ]
+        if len(children) != 6 or closes != 3 * [0, 1]:
+            yield f"thread {tid}: children {children} closed {closes}"
 
     def call_counts_equal_hist(self):
         """Threads that lived wholly between the marks, against the guest's own counters."""

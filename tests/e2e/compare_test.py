@@ -12,7 +12,7 @@ from pathlib import Path
 import compare
 from records import ENTER, EXIT, SWITCH, Event, Monitor, Truth, unescape
 
-MAIN, WINDOW, INIT = 400, 390, 1
+MAIN, WINDOW, INIT, COMPAT = 400, 390, 1, 420
 KINDS = ((ENTER, "calls_equal"), (EXIT, "calls_equal"), (SWITCH, "switches_equal"))
 
 
@@ -63,10 +63,27 @@ class FakeGuest:
             self.switch(1, MAIN, 416)
             self.call(416, 0, (5, 6, 1, 0, 0, 0), 1, 1)
             self.switch(1, 416, MAIN)
+        self.play_compat32()
         self.switch(0, MAIN, WINDOW)
         self.marks(compare.MARK_END)
         self.call(INIT, 0, (1, 2, 3, 4, 5, 6), 1)
         return self.events
+
+
+    def play_compat32(self):
+        child = COMPAT
+        for way in (1, 2, 3):
+            self.call(COMPAT, 64, tuple(0x5EE00000 + n for n in range(1, 7)), WINDOW)
+            for i in range(60):
+                args = tuple(way << 28 | i + (n << 16) for n in range(1, 7))
+                self.call(COMPAT, compare.NR32_GETPPID, args, WINDOW)
+            for i in range(202 - 61 - 2):
+                self.call(COMPAT, 5000 + i, (1, 2, 3, 4, 5, 0x5EE00006), -38)
+            for i in range(2):
+                child += 1
+                self.call(COMPAT, compare.NR32_FORK, (1, 2, 3, 4, 5, 0x5EE00006), child)
+                self.call(child, compare.NR32_CLOSE, (3000 + i, 2, 3, 4, 5, 0x5EE00006), -9, 1)
+        self.add(ENTER, 0, COMPAT, (252, (0, 2, 3, 4, 5, 6)))
 
 
 def write_truth(folder, events, overrun=0):
@@ -105,6 +122,7 @@ def write_truth(folder, events, overrun=0):
 def monitor_lines(events):
     """What a faultless monitor writes: calls a little before the guest's record, switches after."""
     rows = []
+    way = 0
     for e in events:
         raw = {"tsc": e.tsc + (10 if e.kind == SWITCH else -10), "cpu": e.cpu, "kind": e.kind}
         raw |= {"pid": e.tid, "tid": e.tid, "ppid": WINDOW, "uid": 0, "task": hex(e.tid << 8)}
@@ -114,8 +132,16 @@ def monitor_lines(events):
             raw["next"] = {"tid": e.what[1], "comm": e.what[2]}
         else:
             raw["syscall"] = {"name": "x", "nr": e.what[0] & 0xFFFFFFFF}
+            compat = e.tid >= COMPAT
+            if compat:
+                raw["syscall"]["compat"] = True
             if e.kind == ENTER:
-                raw["syscall"]["args"] = [hex(a) for a in e.what[1]]
+                args = list(e.what[1])
+                if compat and e.what[0] == compare.NR32_GETPPID and args[0] == 0x5EE00001:
+                    way += 1
+                if compat and way > 1 and e.what[0] != 252:
+                    args[5] = compare.SYSENTER_BP
+                raw["syscall"]["args"] = [hex(a) for a in args]
             else:
                 raw["ret"] = e.what[1]
         rows.append(raw)
@@ -209,6 +235,38 @@ class CompareTest(unittest.TestCase):
             args = rows[self.inside(ENTER)[7]]["syscall"]["args"]
             args[position] = hex(int(args[position], 16) ^ (1 << (9 * position)))
             self.assertIn("calls_equal", self.failed(rows))
+
+    def test_altered_argument_of_sysenter_fails(self):
+        rows = [
+            i
+            for i in self.inside(ENTER, tid=COMPAT)
+            if int(self.rows[i]["syscall"]["args"][5], 16) == compare.SYSENTER_BP
+        ]
+        self.assertEqual(len(rows), 2 * 202)
+        for position in range(6):
+            altered = copy.deepcopy(self.rows)
+            args = altered[rows[70]]["syscall"]["args"]
+            args[position] = hex(int(args[position], 16) ^ 8)
+            self.assertIn("calls_equal", self.failed(altered), position)
+
+    def test_compat_process_missing_a_way_fails(self):
+        for first in (1, 2, 3):
+            gone = {
+                tuple(first << 28 | i + (n << 16) for n in range(1, 7)) for i in range(60)
+            }
+            events = [e for e in self.events if not (e.kind == ENTER and e.what[1] in gone)]
+            self.assertEqual(len(events), len(self.events) - 60)
+            write_truth(self.folder, events)
+            self.assertEqual(self.failed(monitor_lines(events)), {"compat_process_seen"})
+
+    def test_way_taken_for_another_fails(self):
+        """As if INT 0x80 had been used where SYSENTER should be: the sixth argument is there."""
+        rows = copy.deepcopy(self.rows)
+        for raw in rows:
+            call = raw.get("syscall", {})
+            if call.get("compat") and "args" in call and raw["tid"] == COMPAT:
+                call["args"][5] = hex(int(call["args"][0], 16) + 0x50000)
+        self.assertIn("compat_process_seen", self.failed(rows))
 
     def test_altered_number_or_return_value_fails(self):
         for kind, change in (
