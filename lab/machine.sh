@@ -50,7 +50,9 @@ make_image() {
     size=$(stat -c %s "$initrd")
     [ $((initrd_at + size)) -lt $((memory * 1024 * 1024 - 0x1000000)) ] ||
         die "$((size >> 20)) MiB of files do not fit into $memory MiB of memory: give --memory"
-    printf 'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable tsc_early_khz=%d %s' \
+    # idle=halt: a CPU that sleeps in MWAIT does not always see the store that is to wake it, and
+    # then both CPUs sleep for ever.
+    printf 'console=ttyS0 quiet panic=-1 reboot=t idle=halt tsc=reliable tsc_early_khz=%d %s' \
         $((ips / 1000)) "$append" >cmdline
     gcc -c -I. -Wa,-I. -x assembler-with-cpp -o start.o "$lab/level1/start.S" \
         -Wa,--defsym,INITRD=$initrd_at,--defsym,INITRD_SIZE="$size" \
