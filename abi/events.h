@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_ABI_VERSION 1
+#define SM_ABI_VERSION 2
 
 enum sm_event_type {
     SM_EVENT_PAD = 0,
@@ -40,7 +40,8 @@ enum sm_event_type {
     SM_EVENT_SYSCALL_EXIT = 3,   /* body: struct sm_body_syscall_exit */
     SM_EVENT_SWITCH = 4,         /* body: struct sm_body_switch; the header's process is the previous one */
     SM_EVENT_UNKNOWN_HOOK = 5,   /* body: struct sm_body_unknown; the gate was entered from no hook */
-    SM_EVENT_TYPES = 8
+    SM_EVENT_HOOK = 6,           /* body: struct sm_body_hook; a hook that the user named */
+    SM_EVENT_TYPES = 16          /* room for more */
 };
 
 enum sm_event_flags {
@@ -95,6 +96,17 @@ struct sm_body_unknown {
     uint64_t rsp;
 };
 
+/*
+ * Registers at the hooked instruction, before it has run. rcx, rdx and rax waited on the guest's
+ * stack: another vCPU may have changed them there, and then the guest goes on with what it changed.
+ */
+struct sm_body_hook {
+    uint64_t args[6]; /* rdi, rsi, rdx, rcx, r8, r9: at a function's entry, its arguments */
+    uint64_t ax;      /* behind a call, what it returned */
+    uint64_t sp;
+    uint64_t flags;
+};
+
 struct sm_event_syscall_enter {
     struct sm_event_header h;
     struct sm_body_syscall_enter b;
@@ -106,6 +118,11 @@ struct sm_event_syscall_exit {
 struct sm_event_switch {
     struct sm_event_header h;
     struct sm_body_switch b;
+};
+
+struct sm_event_hook {
+    struct sm_event_header h;
+    struct sm_body_hook b;
 };
 
 /* First page of a ring; the data follows at SM_RING_DATA_OFFSET. */
@@ -132,6 +149,7 @@ SM_STATIC_ASSERT(sizeof(struct sm_event_header) == 80);
 SM_STATIC_ASSERT(sizeof(struct sm_event_syscall_enter) == 136);
 SM_STATIC_ASSERT(sizeof(struct sm_event_syscall_exit) == 96);
 SM_STATIC_ASSERT(sizeof(struct sm_event_switch) == 120);
+SM_STATIC_ASSERT(sizeof(struct sm_event_hook) == 152);
 SM_STATIC_ASSERT(sizeof(struct sm_body_lost) % 8 == 0);
 SM_STATIC_ASSERT(sizeof(struct sm_ring) == 4096);
 SM_STATIC_ASSERT(offsetof(struct sm_ring, tail) == 2048);

@@ -13,9 +13,13 @@
 #define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp */
 #define SM_ASM_STACK_ALIGN_SHIFT 14
 
-/* What the gate puts on the guest's stack below the interrupt frame: rdx, rcx, rax. */
+/* What the gate puts on the guest's stack below the interrupt frame. */
+#define SM_ASM_FRAME_RDX 0
+#define SM_ASM_FRAME_RCX 8
+#define SM_ASM_FRAME_RAX 16
 #define SM_ASM_FRAME_RIP 24
 #define SM_ASM_FRAME_RFLAGS 40
+#define SM_ASM_FRAME_RSP 48
 
 /* What the gate saves on the trusted stack, from its lowest address up. */
 #define SM_ASM_SAVED_RSI 0

@@ -50,8 +50,8 @@ template <class Hw, template <class> class MemoryOf> class Handler {
 
   public:
     Handler(const Hw& hw, sm_slot& slot, const SavedRegs& regs, const Stamp& stamp)
-        : hw_(hw), slot_(slot), memory_(hw, Gva{slot.guest_rsp}), ring_(hw, slot), arg1_(regs.rdi),
-          arg2_(regs.rsi), stamp_(stamp) {}
+        : hw_(hw), slot_(slot), regs_(regs), memory_(hw, Gva{slot.guest_rsp}), ring_(hw, slot),
+          arg1_(regs.rdi), arg2_(regs.rsi), stamp_(stamp) {}
 
     /* Returns the address to continue at, SM_ASM_RESUME_CHAIN or not_done. */
     u64 run() {
@@ -84,6 +84,8 @@ template <class Hw, template <class> class MemoryOf> class Handler {
             return record_as<sm_event_syscall_exit>(hook);
         if (hook.type == SM_EVENT_SWITCH)
             return record_as<sm_event_switch>(hook);
+        if (hook.type == SM_EVENT_HOOK)
+            return record_as<sm_event_hook>(hook);
         return true;
     }
 
@@ -187,6 +189,21 @@ template <class Hw, template <class> class MemoryOf> class Handler {
         return true;
     }
 
+    /* The frame was found readable before the hook was looked up. */
+    bool fill_body(sm_event_hook* event) {
+        const auto frame = memory_.frame(SM_ASM_FRAME_RIP + frame_size);
+        event->b.args[0] = arg1_;
+        event->b.args[1] = arg2_;
+        event->b.args[4] = regs_.r8;
+        event->b.args[5] = regs_.r9;
+        /* In 64-bit mode INT aligns the stack before it pushes: where it was is in the frame. */
+        return frame.ok() && frame.load(SM_ASM_FRAME_RDX, &event->b.args[2]) &&
+               frame.load(SM_ASM_FRAME_RCX, &event->b.args[3]) &&
+               frame.load(SM_ASM_FRAME_RAX, &event->b.ax) &&
+               frame.load(SM_ASM_FRAME_RSP, &event->b.sp) &&
+               frame.load(SM_ASM_FRAME_RFLAGS, &event->b.flags);
+    }
+
     template <class Event> void mark_compat(const sm_hook&, Event* event) {
         event->h.flags |= SM_EVENT_COMPAT;
     }
@@ -237,6 +254,7 @@ template <class Hw, template <class> class MemoryOf> class Handler {
 
     const Hw& hw_;
     sm_slot& slot_;
+    const SavedRegs& regs_;
     Memory memory_;
     RingWriter<Hw> ring_;
     const u64 arg1_, arg2_; /* of the hooked function */

@@ -18,7 +18,8 @@ constexpr u64 regs_at = FakeMachine::stack + stack_block_size - sizeof(PtRegs);
 constexpr u64 frame_at = FakeMachine::stack + 0x3d00;
 constexpr u64 enter_rip = 0xffffffff9a100012, exit_rip = 0xffffffff9a100112,
               switch_rip = 0xffffffff9a100212, compat_rip = 0xffffffff9a100312,
-              compat_exit_rip = 0xffffffff9a100412, int80_rip = 0xffffffff9a100512;
+              compat_exit_rip = 0xffffffff9a100412, int80_rip = 0xffffffff9a100512,
+              own_rip = 0xffffffff9a100612;
 constexpr u64 tsc = 0x123456789abcdef0;
 constexpr u32 aux = 0x1005; /* node 1, CPU 5 */
 constexpr u64 interrupts_on = 0x246, interrupts_off = 0x46;
@@ -36,6 +37,7 @@ class HandlerTest : public testing::Test {
         m.add_hook(compat_rip, 4, SM_EVENT_SYSCALL_ENTER, SM_HOOK_COMPAT);
         m.add_hook(compat_exit_rip, 5, SM_EVENT_SYSCALL_EXIT, SM_HOOK_COMPAT);
         m.add_hook(int80_rip, 6, SM_EVENT_SYSCALL_ENTER, SM_HOOK_COMPAT | SM_HOOK_NR_IN_AX);
+        m.add_hook(own_rip, 7, SM_EVENT_HOOK);
         write_regs(regs_at);
     }
 
@@ -159,6 +161,21 @@ TEST_F(HandlerTest, Switch) {
     EXPECT_EQ(e.b.next_pid, 2000u);
     EXPECT_EQ(e.b.prev_state, 1u);
     EXPECT_EQ(memcmp(e.b.next_comm, "sixteen-letters!", 16), 0) << "without a NUL";
+}
+
+TEST_F(HandlerTest, OwnHook) {
+    m.write(frame_at - 24, u64{0xd}); /* rdx, rcx, rax, as the gate pushes them */
+    m.write(frame_at - 16, u64{0xc});
+    m.write(frame_at - 8, u64{0xa});
+    EXPECT_EQ(hit(own_rip, 0xd1, 0x51, interrupts_off), own_rip + 0x2000000);
+    const auto e = first<sm_event_hook>();
+    expect_header(e.h, SM_EVENT_HOOK, 0, 152, 7);
+    expect_cat(e.h);
+    const u64 expected[6] = {0xd1, 0x51, 0xd, 0xc, 8, 9};
+    EXPECT_EQ(memcmp(e.b.args, expected, sizeof(expected)), 0);
+    EXPECT_EQ(e.b.ax, 0xau);
+    EXPECT_EQ(e.b.sp, frame_at + 40);
+    EXPECT_EQ(e.b.flags, interrupts_off);
 }
 
 TEST_F(HandlerTest, IdleTaskInTheKernelImage) {
