@@ -52,6 +52,17 @@ Result<SessionOptions> session_options(const TraceArguments& arguments) {
     return options;
 }
 
+Status read_symbols(const TraceArguments& arguments, SessionOptions& options) {
+    if (arguments.system_map.empty() && arguments.vmlinux.empty())
+        return {};
+    auto file = arguments.vmlinux.empty() ? SymbolFile::read_system_map(arguments.system_map)
+                                          : SymbolFile::read_vmlinux(arguments.vmlinux);
+    if (!file)
+        return fail(file.error());
+    options.symbols = std::move(*file);
+    return {};
+}
+
 Status tell_ready(const TraceArguments& arguments) {
     constexpr std::string_view word = "ready\n";
     if (arguments.ready_fd >= 0 &&
@@ -138,6 +149,17 @@ CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
         ->add_option("--ready-file", arguments.ready_file,
                      "Make this file once events flow, for scripts")
         ->type_name("PATH");
+    auto* system_map =
+        command
+            ->add_option("--system-map", arguments.system_map,
+                         "System.map of the guest's kernel: checked against the kernel's own "
+                         "symbols, used if it carries none")
+            ->type_name("FILE");
+    command
+        ->add_option("--vmlinux", arguments.vmlinux,
+                     "The same from a vmlinux with its symbol table")
+        ->type_name("FILE")
+        ->excludes(system_map);
     command->footer(trace_footer);
     command->fallthrough();
     return command;
@@ -152,6 +174,9 @@ int run_trace(const TraceArguments& arguments) {
         return fail_exit(format.error(), exit_usage);
     Signals signals;
 
+    // Before the VM is touched: the files may be bad.
+    if (auto status = read_symbols(arguments, *options); !status)
+        return fail_exit(status.error());
     auto process = VmProcess::open(arguments.vm);
     if (!process)
         return fail_exit(process.error());

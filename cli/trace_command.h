@@ -19,6 +19,8 @@ struct TraceArguments {
     bool summary = false;
     int ready_fd = -1;
     std::string ready_file;
+    std::string system_map;
+    std::string vmlinux;
 };
 
 CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments);

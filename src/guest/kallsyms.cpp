@@ -63,6 +63,23 @@ Result<Kallsyms> Kallsyms::parse(std::span<const std::byte> data, Gva text) {
     return KallsymsParser(data, text).run();
 }
 
+Kallsyms Kallsyms::of(std::vector<Symbol> symbols, std::string source) {
+    std::stable_sort(symbols.begin(), symbols.end(),
+                     [](const Symbol& a, const Symbol& b) { return a.value < b.value; });
+    Kallsyms out;
+    out.source_ = std::move(source);
+    for (const Symbol& symbol : symbols) {
+        out.values_.push_back(symbol.value);
+        out.absolute_.push_back(symbol.absolute);
+        out.names_.push_back(static_cast<uint32_t>(out.text_.size()));
+        out.text_ += symbol.type;
+        out.text_ += symbol.name;
+    }
+    out.names_.push_back(static_cast<uint32_t>(out.text_.size()));
+    out.index();
+    return out;
+}
+
 std::string_view Kallsyms::name(size_t index) const {
     size_t begin = names_[index] + 1;
     return std::string_view(text_).substr(begin, names_[index + 1] - begin);
@@ -104,12 +121,12 @@ std::optional<Symbol> Kallsyms::find(std::string_view wanted) const {
 Result<Gva> Kallsyms::address(std::string_view wanted) const {
     auto found = find_all(wanted);
     if (found.empty())
-        return failf("kallsyms: this kernel has no symbol {}", wanted);
+        return failf("{}: this kernel has no symbol {}", source_, wanted);
     for (const Symbol& symbol : found)
         if (symbol.value != found.front().value)
-            return failf("kallsyms: {} symbols are called {}", found.size(), wanted);
+            return failf("{}: {} symbols are called {}", source_, found.size(), wanted);
     if (found.front().absolute)
-        return failf("kallsyms: {} is not an address but an absolute value ({:#x})", wanted,
+        return failf("{}: {} is not an address but an absolute value ({:#x})", source_, wanted,
                      found.front().value);
     return Gva(found.front().value);
 }
@@ -117,10 +134,10 @@ Result<Gva> Kallsyms::address(std::string_view wanted) const {
 Result<uint64_t> Kallsyms::percpu_offset(std::string_view wanted) const {
     auto found = find_all(wanted);
     if (found.size() != 1)
-        return failf("kallsyms: {} symbols are called {}, one per-CPU variable was expected",
+        return failf("{}: {} symbols are called {}, one per-CPU variable was expected", source_,
                      found.size(), wanted);
     if (!found.front().absolute)
-        return failf("kallsyms: {} is an address ({:#x}), not a per-CPU variable", wanted,
+        return failf("{}: {} is an address ({:#x}), not a per-CPU variable", source_, wanted,
                      found.front().value);
     return found.front().value;
 }

@@ -35,6 +35,10 @@ class Kallsyms {
     /// `_text` is at `text`.
     static Result<Kallsyms> parse(std::span<const std::byte> data, Gva text);
 
+    /// Symbols that come from elsewhere, in any order; `source` stands for "kallsyms" in messages.
+    static Kallsyms of(std::vector<Symbol> symbols, std::string source);
+
+    const std::string& source() const { return source_; }
     size_t size() const { return values_.size(); }
 
     /// Symbols in the order of the kernel's table.
@@ -65,6 +69,7 @@ class Kallsyms {
 
     std::string_view name(size_t index) const;
 
+    std::string source_ = "kallsyms";
     std::vector<uint64_t> values_; ///< ascending
     std::vector<bool> absolute_;
     std::vector<uint32_t>

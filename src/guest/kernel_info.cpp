@@ -201,6 +201,31 @@ bool looks_like_linux(const PhysicalMemory& memory, const KernelImage& image) {
     return false;
 }
 
+Result<Kallsyms> find_symbols(const PhysicalMemory& memory, const KernelImage& image,
+                              const CpuState& cpu, const SymbolFile* file) {
+    auto own = Kallsyms::find(memory, image);
+    if (own) {
+        if (file)
+            SM_TRY(file->check(*own));
+        return own;
+    }
+    if (file) {
+        Kallsyms given = file->at(image.start);
+        if (auto proven = prove_symbols(memory, image, cpu, given); !proven)
+            return failf("the guest shows no symbols of its own ({}), and {} is not of its kernel: "
+                         "{}",
+                         own.error().message(), file->name(), proven.error().message());
+        return given;
+    }
+    if (!looks_like_linux(memory, image))
+        return fail(Error(fmt::format("not Linux: the words \"{}\" are nowhere in the kernel "
+                                      "at {:#x}..{:#x}",
+                                      BannerStart, image.start.value, image.end().value),
+                          ENOEXEC));
+    return failf("{}; a System.map or vmlinux of this kernel can stand in for them",
+                 own.error().message());
+}
+
 } // namespace
 
 Result<Gpa> KernelInfo::to_gpa(Gva gva) const {
@@ -246,19 +271,14 @@ std::vector<sm_window> KernelInfo::windows() const {
     return windows;
 }
 
-Result<KernelInfo> inspect_kernel(const PhysicalMemory& memory, const CpuState& cpu) {
+Result<KernelInfo> inspect_kernel(const PhysicalMemory& memory, const CpuState& cpu,
+                                  const SymbolFile* file) {
     auto image = find_kernel_image(memory, cpu);
     if (!image)
         return fail(image.error());
-    auto symbols = Kallsyms::find(memory, *image);
-    if (!symbols) {
-        if (!looks_like_linux(memory, *image))
-            return fail(Error(fmt::format("not Linux: the words \"{}\" are nowhere in the kernel "
-                                          "at {:#x}..{:#x}",
-                                          BannerStart, image->start.value, image->end().value),
-                              ENOEXEC));
+    auto symbols = find_symbols(memory, *image, cpu, file);
+    if (!symbols)
         return fail(symbols.error());
-    }
     KernelInfo info(std::move(*image), std::move(*symbols));
     SM_TRY(adopt_kernel_tables(memory, info));
     auto btf = Btf::find(memory, info.image, info.symbols);

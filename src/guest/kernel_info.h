@@ -8,6 +8,7 @@
 #include "src/guest/kallsyms.h"
 #include "src/guest/kernel_image.h"
 #include "src/guest/memory.h"
+#include "src/guest/symbol_file.h"
 
 #include <cstdint>
 #include <string>
@@ -23,7 +24,7 @@ struct KernelInfo {
         : image(std::move(found_image)), symbols(std::move(found_symbols)) {}
 
     KernelImage image; ///< page_tables is the kernel's own (init_top_pgt), which stays
-    Kallsyms symbols;
+    Kallsyms symbols;  ///< its own, or, where it carries none, of the user's file
     Btf btf;
     std::string banner;  ///< as /proc/version says it, without the line feed
     std::string release; ///< "6.1.0-56-cloud-amd64"
@@ -48,7 +49,9 @@ struct KernelInfo {
 
 /// The whole way from one vCPU's registers. Errors begin with the step that failed. The
 /// guest may run on meanwhile; if it frees the process whose page tables the registers
-/// name, this fails, and one more try with fresh registers is worth it.
-Result<KernelInfo> inspect_kernel(const PhysicalMemory& memory, const CpuState& cpu);
+/// name, this fails, and one more try with fresh registers is worth it. `file` is the
+/// user's: checked against the kernel's own symbols, taken where it has none.
+Result<KernelInfo> inspect_kernel(const PhysicalMemory& memory, const CpuState& cpu,
+                                  const SymbolFile* file = nullptr);
 
 } // namespace shadowmon

@@ -51,10 +51,11 @@ Result<GuestCpus> survey_cpus(const Views& views) {
     return cpus;
 }
 
-Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& memory) {
+Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& memory,
+                                 const SymbolFile* file) {
     std::optional<Error> first;
     for (const kvm_views_vcpu& vcpu : cpus.running) {
-        auto kernel = inspect_kernel(memory, GuestCpus::state_of(vcpu));
+        auto kernel = inspect_kernel(memory, GuestCpus::state_of(vcpu), file);
         if (kernel)
             return kernel;
         if (!first)

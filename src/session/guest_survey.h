@@ -20,8 +20,9 @@ struct GuestCpus {
 Result<GuestCpus> survey_cpus(const Views& views);
 
 /// The kernel as seen from the first vCPU that shows it. The error is that of the
-/// first vCPU if none does.
-Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& memory);
+/// first vCPU if none does. `file` may be null.
+Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& memory,
+                                 const SymbolFile* file = nullptr);
 
 /// How wide the guest takes physical addresses to be: page-table entries beyond that
 /// are malformed to it. At most `limit`, which is what the VM can translate.

@@ -72,7 +72,7 @@ Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLo
         if (!cpus)
             return fail(cpus.error());
         cpus_ = std::move(*cpus);
-        auto kernel = survey_kernel(cpus_, memory_);
+        auto kernel = survey_kernel(cpus_, memory_, options.symbols ? &*options.symbols : nullptr);
         if (kernel)
             kernel_.emplace(std::move(*kernel));
         else if (attempt == survey_attempts || says_what_guest_is(kernel.error()))
@@ -81,8 +81,9 @@ Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLo
             log(kernel.error().message() + "; looking again");
     }
     log(fmt::format("guest: {}", kernel_->banner));
-    log(fmt::format("kernel at {:#x}, {} symbols, {}-level page tables", kernel_->image.start.value,
-                    kernel_->symbols.size(), kernel_->image.levels));
+    log(fmt::format("kernel at {:#x}, {} symbols from {}, {}-level page tables",
+                    kernel_->image.start.value, kernel_->symbols.size(), kernel_->symbols.source(),
+                    kernel_->image.levels));
 
     auto entry = plan_entry(*kernel_, cpus_, memory_);
     if (!entry)

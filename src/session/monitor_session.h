@@ -20,6 +20,7 @@ struct SessionOptions {
     MonitorSet monitors;
     uint32_t ring_size = 1u << 20;
     sm_full_mode full_mode = SM_FULL_DROP;
+    std::optional<SymbolFile> symbols; ///< what the user knows of the guest's kernel
 };
 
 /// Told about each step of attaching, for a log.

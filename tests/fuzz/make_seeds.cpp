@@ -134,6 +134,14 @@ void save_symbols(const std::filesystem::path& folder, const Kallsyms& symbols) 
              std::vector<std::byte>{std::byte(2 * number + 1), {}, {}, {}});
         ++number;
     }
+    auto save_file = [&](const char* name, std::byte kind, std::span<const std::byte> file) {
+        std::vector<std::byte> bytes{kind};
+        bytes.insert(bytes.end(), file.begin(), file.end());
+        save(folder / "symbol_file" / name, bytes);
+    };
+    const std::string map = make_system_map(some);
+    save_file("system_map", std::byte{0}, std::as_bytes(std::span(map)));
+    save_file("vmlinux", std::byte{1}, make_vmlinux(some));
 }
 
 /// The first types, with what they refer to beyond them made void, and the first names.

@@ -48,7 +48,7 @@ TEST(Program, HelpTeaches) {
     EXPECT_EQ(trace.code, exit_done);
     for (const char* option :
          {"--vm", "--monitor", "--format", "--output", "--on-full", "--ring-size", "--duration",
-          "--until-exit", "--summary", "--ready-fd", "--ready-file"})
+          "--until-exit", "--summary", "--ready-fd", "--ready-file", "--system-map", "--vmlinux"})
         EXPECT_TRUE(has(trace, option)) << option;
     EXPECT_TRUE(has(run("doctor --help"), "--vm"));
     Outcome version = run("--version");
@@ -72,6 +72,7 @@ TEST(Program, WrongUsage) {
         {"trace --vm 1 --duration -1", "--duration"},
         {"trace --vm 1 --duration nan", "--duration"},
         {"trace --vm 1 --duration 5 --until-exit", "exclude each other"},
+        {"trace --vm 1 --system-map a --vmlinux b", "excludes"},
     };
     for (const auto& [arguments, text] : cases) {
         Outcome outcome = run(arguments);
@@ -87,6 +88,19 @@ TEST(Program, NotAVmm) {
     EXPECT_EQ(outcome.code, exit_failed);
     EXPECT_TRUE(has(outcome, "is not a VMM")) << outcome.text;
     EXPECT_NE(access(path.c_str(), F_OK), 0) << "the output was made for nothing";
+}
+
+/// Told before the VM is looked at.
+TEST(Program, BadSymbolFile) {
+    Outcome missing = run("trace --vm 4194305 --system-map /nowhere/System.map");
+    EXPECT_EQ(missing.code, exit_failed);
+    EXPECT_TRUE(has(missing, "open /nowhere/System.map: No such file")) << missing.text;
+    Outcome not_a_map = run("trace --vm 4194305 --system-map " SM_PROGRAM);
+    EXPECT_EQ(not_a_map.code, exit_failed);
+    EXPECT_TRUE(has(not_a_map, "is no System.map: line 1 is")) << not_a_map.text;
+    Outcome not_a_kernel = run("trace --vm 4194305 --vmlinux " SM_PROGRAM);
+    EXPECT_EQ(not_a_kernel.code, exit_failed);
+    EXPECT_TRUE(has(not_a_kernel, "no symbol")) << not_a_kernel.text;
 }
 
 TEST(Program, NoSuchProcess) {

@@ -139,7 +139,7 @@ TEST_F(KernelImageTest, TellsOtherSystemsFromLinuxWithoutSymbols) {
     std::memcpy(memory_.bytes().data() + 0x1300000 - 7, "Linux version 6.1", 17);
     auto linux_guest = inspect_kernel(memory_, cpu_);
     ASSERT_FALSE(linux_guest);
-    EXPECT_EQ(linux_guest.error().message(), "kallsyms: no token table");
+    EXPECT_EQ(linux_guest.error().message().find("kallsyms: no token table"), 0u);
 }
 
 } // namespace

@@ -2,9 +2,11 @@
 #include "tests/unit/guest/synthetic.h"
 
 #include <bpf/btf.h>
+#include <elf.h>
 #include <linux/btf.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstring>
 #include <stdexcept>
 
@@ -163,6 +165,64 @@ std::vector<FakeSymbol> fake_symbols(uint64_t text) {
     symbols.push_back({std::string(200, 'Q'), 'd', text + 0x20000});
     symbols.push_back({"_end", 'B', text + 0x200000});
     return symbols;
+}
+
+std::string make_system_map(const std::vector<FakeSymbol>& symbols) {
+    std::string out;
+    for (const FakeSymbol& symbol : symbols)
+        out += fmt::format("{:016x} {} {}\n", symbol.value, symbol.type, symbol.name);
+    return out;
+}
+
+std::vector<std::byte> make_vmlinux(const std::vector<FakeSymbol>& symbols) {
+    constexpr uint16_t Text = 1, Data = 2, Symbols = 3, Strings = 4, Count = 5; // sections
+    std::vector<Elf64_Sym> table(1);
+    std::string strings(1, '\0');
+    for (const FakeSymbol& symbol : symbols) {
+        Elf64_Sym entry{};
+        entry.st_name = static_cast<uint32_t>(strings.size());
+        bool local = std::islower(static_cast<unsigned char>(symbol.type));
+        entry.st_info = ELF64_ST_INFO(local ? STB_LOCAL : STB_GLOBAL, STT_NOTYPE);
+        char type = static_cast<char>(std::toupper(static_cast<unsigned char>(symbol.type)));
+        entry.st_shndx = type == 'A' ? SHN_ABS : type == 'T' ? Text : Data;
+        entry.st_value = symbol.value;
+        table.push_back(entry);
+        strings += symbol.name + '\0';
+    }
+    Elf64_Ehdr header{};
+    std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+    header.e_ident[EI_CLASS] = ELFCLASS64;
+    header.e_ident[EI_DATA] = ELFDATA2LSB;
+    header.e_ident[EI_VERSION] = EV_CURRENT;
+    header.e_type = ET_EXEC;
+    header.e_machine = EM_X86_64;
+    header.e_version = EV_CURRENT;
+    header.e_shoff = header.e_ehsize = sizeof(header);
+    header.e_shentsize = sizeof(Elf64_Shdr);
+    header.e_shnum = Count;
+    Elf64_Shdr sections[Count]{};
+    sections[Text].sh_type = sections[Data].sh_type = SHT_NOBITS;
+    sections[Text].sh_flags = SHF_ALLOC | SHF_EXECINSTR;
+    sections[Data].sh_flags = SHF_ALLOC | SHF_WRITE;
+    sections[Symbols].sh_type = SHT_SYMTAB;
+    sections[Symbols].sh_offset = sizeof(header) + sizeof(sections);
+    sections[Symbols].sh_size = table.size() * sizeof(Elf64_Sym);
+    sections[Symbols].sh_entsize = sizeof(Elf64_Sym);
+    sections[Symbols].sh_link = Strings;
+    sections[Strings].sh_type = SHT_STRTAB;
+    sections[Strings].sh_offset = sections[Symbols].sh_offset + sections[Symbols].sh_size;
+    sections[Strings].sh_size = strings.size();
+
+    std::vector<std::byte> out;
+    auto add = [&](const void* data, size_t size) {
+        const auto* bytes = static_cast<const std::byte*>(data);
+        out.insert(out.end(), bytes, bytes + size);
+    };
+    add(&header, sizeof(header));
+    add(sections, sizeof(sections));
+    add(table.data(), sections[Symbols].sh_size);
+    add(strings.data(), strings.size());
+    return out;
 }
 
 std::vector<std::byte> make_btf() {

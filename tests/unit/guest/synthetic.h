@@ -61,6 +61,10 @@ std::vector<std::byte> make_kallsyms(const std::vector<FakeSymbol>& symbols, uin
 /// Some hundred symbols: per-CPU ones, `_text`, `_stext`, functions, aliases, duplicates.
 std::vector<FakeSymbol> fake_symbols(uint64_t text);
 
+/// The same symbols as the files of a kernel name them.
+std::string make_system_map(const std::vector<FakeSymbol>& symbols);
+std::vector<std::byte> make_vmlinux(const std::vector<FakeSymbol>& symbols);
+
 /// A BTF blob with the structs that KernelInfo asks for and some odd ones, from libbpf.
 std::vector<std::byte> make_btf();
 
