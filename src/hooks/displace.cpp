@@ -1,30 +1,188 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/hooks/displace.h"
 
-#include <cstring>
-#include <limits>
+#include "src/hooks/emitter.h"
+#include "src/hooks/movable.h"
+
+#include <algorithm>
 
 namespace shadowmon {
 
 namespace {
 
-constexpr std::byte int3{0xcc};
-constexpr std::byte sti{0xfb};
-constexpr std::byte jmp_rel32{0xe9};
-constexpr size_t jmp_size = 5;
-constexpr size_t alignment = 16;
+using Bytes = std::vector<std::byte>;
+
+constexpr std::byte rex_x{0x02};
+constexpr std::byte mod_disp32{0x80};
+constexpr std::byte rm_sib{0x04};
+constexpr std::byte sib_no_base_no_index{0x25};
+constexpr std::byte modrm_reg_mask{0x38};
+constexpr std::byte group5_jmp{4 << 3}; // FF /4; FF /2 is the call
 
 uint64_t memory_target(const Instruction& instruction, const ZydisDecodedOperand& op) {
-    uint64_t displacement = static_cast<uint64_t>(op.mem.disp.value);
+    auto displacement = static_cast<uint64_t>(op.mem.disp.value);
     if (op.mem.base == ZYDIS_REGISTER_RIP)
         return instruction.end().value + displacement;
     return displacement;
 }
 
-/// The same operation on the same operands, wherever the two instructions are.
+void put_int32(Bytes& bytes, size_t at, uint64_t value) {
+    for (unsigned i = 0; i < 4; i++)
+        bytes[at + i] = static_cast<std::byte>(value >> 8 * i);
+}
+
+/// With the absolute address `target` for an operand relative to RIP: one byte longer.
+Bytes with_absolute_operand(const Instruction& instruction, Bytes bytes, uint64_t target) {
+    const auto& raw = instruction.info.raw;
+    // A SIB byte has an index where RIP has none; a stray bit would choose one.
+    if (instruction.info.attributes & ZYDIS_ATTRIB_HAS_REX)
+        bytes[raw.rex.offset] &= ~rex_x;
+    put_int32(bytes, raw.disp.offset, target);
+    bytes[raw.modrm.offset] = (bytes[raw.modrm.offset] & ~std::byte{7}) | rm_sib;
+    bytes.insert(bytes.begin() + raw.modrm.offset + 1, sib_no_base_no_index);
+    return bytes;
+}
+
+/// `call` through a register or memory as a `jmp` through it.
+Bytes call_as_jump(const Instruction& instruction, Bytes bytes) {
+    std::byte& modrm = bytes[instruction.info.raw.modrm.offset];
+    modrm = (modrm & ~modrm_reg_mask) | group5_jmp;
+    return bytes;
+}
+
+/// [rsp + disp] as it has to read after a push.
+Bytes with_pushed_stack(const Instruction& instruction, const Bytes& bytes) {
+    const auto& raw = instruction.info.raw;
+    Bytes out(bytes.begin(), bytes.begin() + raw.sib.offset + 1);
+    out[raw.modrm.offset] = (out[raw.modrm.offset] & std::byte{0x3f}) | mod_disp32;
+    size_t at = out.size();
+    out.resize(at + 4);
+    put_int32(out, at, static_cast<uint64_t>(instruction.operands[0].mem.disp.value + 8));
+    return out;
+}
+
+class Mover {
+  public:
+    Mover(Gva to, bool interrupts_on) : out_(to), on_(interrupts_on) {}
+
+    Status move(const Instruction& instruction, std::span<const std::byte> bytes) {
+        if (left_)
+            return failf("`{}` stands behind an instruction that does not lead to it",
+                         instruction.text());
+        if (Refusal refusal = judge_move(instruction); refusal != Refusal::none)
+            return failf("`{}` cannot be displaced: {}", instruction.text(), describe(refusal));
+        switch (flow_of(instruction)) {
+        case Flow::next:
+            return move_plain(instruction, bytes);
+        case Flow::branch:
+            return move_branch(instruction);
+        case Flow::jump:
+            return move_jump(instruction, bytes);
+        case Flow::call:
+            return move_call(instruction, bytes);
+        case Flow::ret:
+            out_.leave_by(bytes, on_);
+            left_ = true;
+            return {};
+        }
+        return {};
+    }
+
+    Status leave(Gva target) { return left_ ? Status() : out_.leave(target, on_); }
+
+    const Bytes& code() const { return out_.code(); }
+
+  private:
+    Status move_plain(const Instruction& instruction, std::span<const std::byte> bytes) {
+        switch (instruction.info.mnemonic) {
+        case ZYDIS_MNEMONIC_CLI: // They are off already.
+            on_ = false;
+            return {};
+        case ZYDIS_MNEMONIC_STI: // They come on with the jump back.
+            on_ = true;
+            return {};
+        case ZYDIS_MNEMONIC_PUSHFQ:
+            out_.emit(bytes);
+            // pushfq; or qword ptr [rsp + 8], 0x200; popfq: sets IF in the pushed flags.
+            if (on_)
+                out_.emit({0x9c, 0x48, 0x81, 0x4c, 0x24, 0x08, 0x00, 0x02, 0x00, 0x00, 0x9d});
+            return {};
+        default:
+            break;
+        }
+        auto moved = rebase(instruction, bytes, out_.here());
+        if (!moved)
+            return fail(moved.error());
+        out_.emit(*moved);
+        return {};
+    }
+
+    /// jcc taken; leave for the next instruction; taken: leave for the target.
+    Status move_branch(const Instruction& instruction) {
+        constexpr unsigned op_jcc_rel8 = 0x70;
+        constexpr size_t short_size = 2;
+        constexpr unsigned address_size_prefix = 0x67;
+        const auto& info = instruction.info;
+        auto target = instruction.branch_target();
+        if (!target)
+            return failf("`{}` has no target", instruction.text());
+        // LOOP and JRCXZ have a short form only, and their prefix says which counter.
+        bool counts = info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (info.opcode & 0xf0) == 0xe0;
+        bool prefixed = counts && (info.attributes & ZYDIS_ATTRIB_HAS_ADDRESSSIZE);
+        Emitter next(out_.here() + (prefixed ? 1 : 0) + short_size);
+        SM_TRY(next.leave(instruction.end(), on_));
+        if (prefixed)
+            out_.emit({address_size_prefix});
+        out_.emit({counts ? info.opcode : op_jcc_rel8 | (info.opcode & 0xfu),
+                   static_cast<unsigned>(next.code().size())});
+        out_.emit(next.code());
+        left_ = true;
+        return out_.leave(*target, on_);
+    }
+
+    Status move_jump(const Instruction& instruction, std::span<const std::byte> bytes) {
+        left_ = true;
+        if (auto target = instruction.branch_target())
+            return out_.leave(*target, on_);
+        auto moved = rebase(instruction, bytes, out_.here() + (on_ ? 1 : 0));
+        if (!moved)
+            return fail(moved.error());
+        out_.leave_by(*moved, on_);
+        return {};
+    }
+
+    /// push the original return address; leave for the target.
+    Status move_call(const Instruction& instruction, std::span<const std::byte> bytes) {
+        left_ = true;
+        SM_TRY(out_.push(instruction.end()));
+        if (auto target = instruction.branch_target())
+            return out_.leave(*target, on_);
+        const ZydisDecodedOperand& op = instruction.operands[0];
+        auto moved = rebase(instruction, bytes, out_.here() + (on_ ? 1 : 0));
+        if (!moved)
+            return fail(moved.error());
+        Bytes jump = call_as_jump(instruction, *moved);
+        if (op.type == ZYDIS_OPERAND_TYPE_MEMORY && op.mem.base == ZYDIS_REGISTER_RSP)
+            jump = with_pushed_stack(instruction, jump);
+        out_.leave_by(jump, on_);
+        return {};
+    }
+
+    Emitter out_;
+    bool on_; ///< interrupts, as the instructions have them so far
+    bool left_ = false;
+};
+
+} // namespace
+
 bool equivalent(const Instruction& a, const Instruction& b) {
+    constexpr ZydisInstructionAttributes prefixes =
+        ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
+        ZYDIS_ATTRIB_HAS_REPNE | ZYDIS_ATTRIB_HAS_NOTRACK | ZYDIS_ATTRIB_HAS_SEGMENT;
     if (a.info.mnemonic != b.info.mnemonic || a.info.operand_count != b.info.operand_count ||
-        a.info.operand_width != b.info.operand_width)
+        a.info.operand_width != b.info.operand_width ||
+        a.info.address_width != b.info.address_width ||
+        (a.info.attributes & prefixes) != (b.info.attributes & prefixes))
         return false;
     for (unsigned i = 0; i < a.info.operand_count; i++) {
         const ZydisDecodedOperand& x = a.operands[i];
@@ -58,52 +216,20 @@ bool equivalent(const Instruction& a, const Instruction& b) {
     return true;
 }
 
-bool encode(ZydisEncoderRequest request, Gva to, std::vector<std::byte>& out) {
-    out.resize(ZYDIS_MAX_INSTRUCTION_LENGTH);
-    ZyanUSize length = out.size();
-    if (!ZYAN_SUCCESS(
-            ZydisEncoderEncodeInstructionAbsolute(&request, out.data(), &length, to.value)))
-        return false;
-    out.resize(length);
-    return true;
-}
-
-} // namespace
-
-Result<std::vector<std::byte>> displace(const Instruction& instruction,
-                                        std::span<const std::byte> bytes, Gva to) {
-    if (instruction.branch_target() || instruction.info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
-        return failf("`{}` changes the flow of control", instruction.text());
-    const ZydisDecodedOperand* relative = instruction.rip_relative();
+Result<Bytes> rebase(const Instruction& instruction, std::span<const std::byte> bytes, Gva to) {
     bytes = bytes.first(instruction.length());
+    Bytes out(bytes.begin(), bytes.end());
+    const ZydisDecodedOperand* relative = instruction.rip_relative();
     if (!relative)
-        return std::vector<std::byte>(bytes.begin(), bytes.end());
-
-    ZydisEncoderRequest request;
-    if (!ZYAN_SUCCESS(ZydisEncoderDecodedInstructionToEncoderRequest(
-            &instruction.info, instruction.operands, instruction.info.operand_count_visible,
-            &request)))
-        return failf("`{}` has no form for another address", instruction.text());
+        return out;
     uint64_t target = memory_target(instruction, *relative);
-    ZydisEncoderOperand* memory = nullptr;
-    for (unsigned i = 0; i < request.operand_count; i++)
-        if (request.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-            memory = &request.operands[i];
-    if (!memory)
-        return failf("`{}` names memory in a way that has no other form", instruction.text());
-    memory->mem.displacement = static_cast<ZyanI64>(target);
-
-    std::vector<std::byte> out;
-    bool done = encode(request, to, out);
-    auto target_signed = static_cast<int64_t>(target);
-    if (!done && target_signed >= std::numeric_limits<int32_t>::min() &&
-        target_signed <= std::numeric_limits<int32_t>::max()) {
-        // Per-CPU variables: an offset from GS that is a small number, out of reach of
-        // RIP from the compartment but an absolute address by itself.
-        memory->mem.base = ZYDIS_REGISTER_NONE;
-        done = encode(request, to, out);
-    }
-    if (!done)
+    uint64_t distance = target - (to + instruction.length()).value;
+    if (fits_int32(distance))
+        put_int32(out, instruction.info.raw.disp.offset, distance);
+    else if (fits_int32(target))
+        // Modules, and per-CPU variables: an offset from GS that is a small number.
+        out = with_absolute_operand(instruction, std::move(out), target);
+    else
         return failf("`{}` names an address out of reach of {:#x}", instruction.text(), to.value);
     auto again = Instruction::decode(to, out);
     if (!again || again->length() != out.size() || !equivalent(instruction, *again))
@@ -111,46 +237,18 @@ Result<std::vector<std::byte>> displace(const Instruction& instruction,
     return out;
 }
 
-DisplacedCode::DisplacedCode(Gva base, size_t max_size) : base_(base), max_size_(max_size) {
-    // Code that got lost to the start of a page meets an INT3, not a displaced instruction.
-    code_.assign(alignment, int3);
-}
-
-Result<Gva> DisplacedCode::emit(const Instruction& instruction, std::span<const std::byte> bytes,
-                                bool with_sti) {
-    Gva at = base_ + code_.size();
-    auto moved = displace(instruction, bytes, at);
-    if (!moved)
-        return fail(moved.error());
-    std::vector<std::byte> piece = *moved;
-    if (with_sti)
-        piece.push_back(sti);
-    auto back =
-        static_cast<int64_t>(instruction.end().value - (at.value + piece.size() + jmp_size));
-    if (back < std::numeric_limits<int32_t>::min() || back > std::numeric_limits<int32_t>::max())
-        return failf("{:#x} is out of reach of the displaced instructions at {:#x}",
-                     instruction.address.value, at.value);
-    auto rel = static_cast<int32_t>(back);
-    piece.push_back(jmp_rel32);
-    const auto* rel_bytes = reinterpret_cast<const std::byte*>(&rel);
-    piece.insert(piece.end(), rel_bytes, rel_bytes + sizeof(rel));
-    piece.resize((piece.size() + alignment - 1) / alignment * alignment, int3);
-    if (code_.size() + piece.size() > max_size_)
-        return failf("no room for more displaced instructions: {} bytes are taken", code_.size());
-    code_.insert(code_.end(), piece.begin(), piece.end());
-    return at;
-}
-
-Result<Resume> DisplacedCode::add(const Instruction& instruction,
-                                  std::span<const std::byte> bytes) {
-    size_t before = code_.size();
-    auto if1 = emit(instruction, bytes, true);
-    auto if0 = if1 ? emit(instruction, bytes, false) : if1;
-    if (!if0) {
-        code_.resize(before);
-        return fail(if0.error());
+Result<Bytes> displace(const Displaced& displaced, Gva to, bool interrupts_on) {
+    Mover mover(to, interrupts_on);
+    std::span<const std::byte> rest(displaced.bytes);
+    for (const Instruction& instruction : displaced.instructions) {
+        SM_TRY(mover.move(instruction, rest.first(instruction.length())));
+        rest = rest.subspan(instruction.length());
     }
-    return Resume{*if1, *if0};
+    SM_TRY(mover.leave(displaced.end()));
+    if (mover.code().size() > max_piece_size)
+        return failf("the displaced form of `{}` takes {} bytes",
+                     displaced.instructions.front().text(), mover.code().size());
+    return mover.code();
 }
 
 } // namespace shadowmon

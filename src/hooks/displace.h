@@ -8,39 +8,36 @@
 
 namespace shadowmon {
 
-/// Re-encodes an instruction so that it does at `to` what it does at its own
-/// address: RIP-relative operands keep the address they name. Control flow is
-/// refused. The result was decoded again and compared with the original.
-Result<std::vector<std::byte>> displace(const Instruction& instruction,
-                                        std::span<const std::byte> bytes, Gva to);
+/// One run of instructions that follow each other, taken from their place.
+struct Displaced {
+    std::vector<Instruction> instructions; ///< at least one
+    std::vector<std::byte> bytes;          ///< of all of them
 
-/// Where the gate sends the guest on after a hook.
-struct Resume {
-    Gva if1; ///< instruction; sti; jmp back: for a site entered with interrupts on
-    Gva if0; ///< instruction; jmp back
+    Gva address() const { return instructions.front().address; }
+    Gva end() const { return instructions.back().end(); }
 };
 
-/// The code of the displaced-instruction pages. Owns the bytes until they are
-/// copied to the region; what is between the pieces of code is INT3.
+/// No piece of displaced code is longer.
+inline constexpr size_t max_piece_size = 64;
+
+/// Code that does at `to` what the instructions do in their own place and then goes on where
+/// they would: memory operands keep their address, calls push the return address that they
+/// would have pushed, jumps lead where they led.
 ///
-/// The gate comes here with interrupts off. The STI of the first variant takes
-/// effect after the jump, so no task is ever preempted in the compartment.
-class DisplacedCode {
-  public:
-    /// Code that will run at `base`, at most `max_size` bytes.
-    DisplacedCode(Gva base, size_t max_size);
+/// It is entered with interrupts off. `interrupts_on` says whether they were on at the
+/// site: then the last instruction before the code is left is an STI, whose effect begins
+/// behind the jump, so no interrupt is ever taken in between. CLI, STI and PUSHFQ among the
+/// instructions see and set what they would have in their place.
+///
+/// Refuses what judge_move() refuses, and what it could not name from `to`.
+Result<std::vector<std::byte>> displace(const Displaced& displaced, Gva to, bool interrupts_on);
 
-    Result<Resume> add(const Instruction& instruction, std::span<const std::byte> bytes);
+/// An instruction whose memory operand is relative to RIP, in a form that names the same address
+/// at `to`; any other instruction as it is.
+Result<std::vector<std::byte>> rebase(const Instruction& instruction,
+                                      std::span<const std::byte> bytes, Gva to);
 
-    std::span<const std::byte> bytes() const { return code_; }
-
-  private:
-    Result<Gva> emit(const Instruction& instruction, std::span<const std::byte> bytes,
-                     bool with_sti);
-
-    Gva base_;
-    size_t max_size_;
-    std::vector<std::byte> code_;
-};
+/// The same operation on the same operands, wherever the two instructions are.
+bool equivalent(const Instruction& a, const Instruction& b);
 
 } // namespace shadowmon

@@ -25,6 +25,11 @@ std::optional<Instruction> Instruction::decode(Gva address, std::span<const std:
     return out;
 }
 
+bool Instruction::decode_head(std::span<const std::byte> bytes, ZydisDecodedInstruction& info) {
+    return !bytes.empty() && ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(
+                                 &decoder(), nullptr, bytes.data(), bytes.size(), &info));
+}
+
 std::string Instruction::text() const {
     static const ZydisFormatter formatter = [] {
         ZydisFormatter f;

@@ -22,6 +22,9 @@ struct Instruction {
     /// Decodes the first instruction of `bytes`; nothing if they are none.
     static std::optional<Instruction> decode(Gva address, std::span<const std::byte> bytes);
 
+    /// The same without operands, which is much quicker; false if there is no instruction.
+    static bool decode_head(std::span<const std::byte> bytes, ZydisDecodedInstruction& info);
+
     uint8_t length() const { return info.length; }
     Gva end() const { return address + info.length; }
     std::string text() const; ///< in Intel syntax

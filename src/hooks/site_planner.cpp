@@ -109,61 +109,61 @@ bool jumped_into(const SiteRequest& request, Gva first, Gva end) {
 
 } // namespace
 
-const char* describe(Refusal refusal) {
+const char* describe(PrologueRefusal refusal) {
     switch (refusal) {
-    case Refusal::none:
+    case PrologueRefusal::none:
         return "can carry a hook";
-    case Refusal::undecodable:
+    case PrologueRefusal::undecodable:
         return "no instruction";
-    case Refusal::hooked_already:
+    case PrologueRefusal::hooked_already:
         return "carries a hook already";
-    case Refusal::patched_by_guest:
+    case PrologueRefusal::patched_by_guest:
         return "a place that the kernel patches itself";
-    case Refusal::too_short:
+    case PrologueRefusal::too_short:
         return "shorter than a hook";
-    case Refusal::page_crossing:
+    case PrologueRefusal::page_crossing:
         return "crosses a page";
-    case Refusal::control_flow:
+    case PrologueRefusal::control_flow:
         return "changes the flow of control";
-    case Refusal::unsafe_class:
+    case PrologueRefusal::unsafe_class:
         return "not a plain move, arithmetic, push or pop";
-    case Refusal::memory:
+    case PrologueRefusal::memory:
         return "uses memory that may not be mapped";
-    case Refusal::special_register:
+    case PrologueRefusal::special_register:
         return "uses a special register";
-    case Refusal::jump_target:
+    case PrologueRefusal::jump_target:
         return "a jump leads there";
     }
     return "";
 }
 
-Refusal judge(const Instruction& instruction) {
+PrologueRefusal judge_prologue(const Instruction& instruction) {
     if (instruction.info.mnemonic == ZYDIS_MNEMONIC_INT &&
         instruction.operands[0].imm.value.u == 0x14)
-        return Refusal::hooked_already;
+        return PrologueRefusal::hooked_already;
     bool nop = instruction.info.mnemonic == ZYDIS_MNEMONIC_NOP ||
                (instruction.info.mnemonic == ZYDIS_MNEMONIC_XCHG &&
                 instruction.operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
                 instruction.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
                 instruction.operands[0].reg.value == instruction.operands[1].reg.value);
     if (nop || instruction.info.mnemonic == ZYDIS_MNEMONIC_ENDBR64)
-        return Refusal::patched_by_guest;
+        return PrologueRefusal::patched_by_guest;
     if (ends_straight_line(instruction))
-        return Refusal::control_flow;
+        return PrologueRefusal::control_flow;
     if (instruction.length() < hook_bytes.size())
-        return Refusal::too_short;
+        return PrologueRefusal::too_short;
     if (instruction.address.page() != (instruction.end() - 1).page())
-        return Refusal::page_crossing;
+        return PrologueRefusal::page_crossing;
     if (!plain_class(instruction) || (instruction.info.attributes & ZYDIS_ATTRIB_HAS_LOCK))
-        return Refusal::unsafe_class;
+        return PrologueRefusal::unsafe_class;
     for (unsigned i = 0; i < instruction.info.operand_count; i++) {
         const ZydisDecodedOperand& op = instruction.operands[i];
         if (op.type == ZYDIS_OPERAND_TYPE_REGISTER && !general_register(op.reg.value))
-            return Refusal::special_register;
+            return PrologueRefusal::special_register;
         if (op.type == ZYDIS_OPERAND_TYPE_MEMORY && !safe_memory(op))
-            return Refusal::memory;
+            return PrologueRefusal::memory;
     }
-    return Refusal::none;
+    return PrologueRefusal::none;
 }
 
 Result<Site> plan_site(const SiteRequest& request) {
@@ -173,13 +173,14 @@ Result<Site> plan_site(const SiteRequest& request) {
     for (unsigned n = 0; n < max_instructions && offset < request.code.size(); n++) {
         Gva address = request.start + offset;
         auto instruction = Instruction::decode(address, request.code.subspan(offset));
-        Refusal refusal = instruction ? judge(*instruction) : Refusal::undecodable;
-        if (refusal == Refusal::none && jumped_into(request, address, instruction->end()))
-            refusal = Refusal::jump_target;
-        if (refusal == Refusal::hooked_already)
+        PrologueRefusal refusal =
+            instruction ? judge_prologue(*instruction) : PrologueRefusal::undecodable;
+        if (refusal == PrologueRefusal::none && jumped_into(request, address, instruction->end()))
+            refusal = PrologueRefusal::jump_target;
+        if (refusal == PrologueRefusal::hooked_already)
             return failf("{} carries a hook at {:#x} already: a leftover, or another monitor's",
                          request.function, address.value);
-        if (refusal == Refusal::none) {
+        if (refusal == PrologueRefusal::none) {
             bool relative = instruction->rip_relative() != nullptr;
             if (!chosen || !relative)
                 chosen = instruction;

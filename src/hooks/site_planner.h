@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/hooks/displace.h"
+#include "src/hooks/displaced_code.h"
+#include "src/hooks/hook_planner.h"
 
-#include <array>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace shadowmon {
-
-/// The bytes of a hook: INT 20.
-inline constexpr std::array<std::byte, 2> hook_bytes{std::byte{0xcd}, std::byte{0x14}};
 
 /// A place near the start of a function where its arguments are still in their registers.
 struct SiteRequest {
@@ -28,8 +25,9 @@ struct Site {
     std::vector<std::byte> bytes; ///< of the whole instruction
 };
 
-/// Why an instruction cannot carry a hook; none: it can.
-enum class Refusal {
+/// Why an instruction of a prologue is passed over; none: it is taken. Stricter than what can be
+/// displaced: a monitor that chooses the place itself chooses a plain one.
+enum class PrologueRefusal {
     none,
     undecodable,
     hooked_already,   ///< there is an INT 20: a leftover, or another monitor's
@@ -42,10 +40,10 @@ enum class Refusal {
     special_register,
     jump_target,
 };
-const char* describe(Refusal refusal);
+const char* describe(PrologueRefusal refusal);
 
-/// Judges one instruction by itself.
-Refusal judge(const Instruction& instruction);
+/// Judges one instruction of a prologue by itself.
+PrologueRefusal judge_prologue(const Instruction& instruction);
 
 /// The first instruction of the function's straight-line prologue that can carry a
 /// hook, those without RIP-relative operands first. Fails naming every

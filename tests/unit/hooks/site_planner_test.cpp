@@ -24,12 +24,12 @@ Result<Site> plan(std::span<const std::byte> code, uint64_t start = 0xffffffff81
     return plan_site({"function", Gva(start), code, std::move(keep)});
 }
 
-Refusal judge_bytes(std::initializer_list<int> values, uint64_t at = 0xffffffff81000000) {
+PrologueRefusal judge_bytes(std::initializer_list<int> values, uint64_t at = 0xffffffff81000000) {
     auto code = bytes(values);
     auto instruction = Instruction::decode(Gva(at), code);
     EXPECT_TRUE(instruction);
     EXPECT_EQ(instruction->length(), code.size());
-    return judge(*instruction);
+    return judge_prologue(*instruction);
 }
 
 TEST(StockKernels, BoundariesAreThoseOfObjdump) {
@@ -58,33 +58,35 @@ TEST(StockKernels, SitesAreFound) {
 }
 
 TEST(Judge, Refusals) {
-    EXPECT_EQ(judge_bytes({0xcd, 0x14}), Refusal::hooked_already);
-    EXPECT_EQ(judge_bytes({0xf3, 0x0f, 0x1e, 0xfa}), Refusal::patched_by_guest); // endbr64
-    EXPECT_EQ(judge_bytes({0x0f, 0x1f, 0x44, 0x00, 0x00}), Refusal::patched_by_guest);
-    EXPECT_EQ(judge_bytes({0x66, 0x90}), Refusal::patched_by_guest);
-    EXPECT_EQ(judge_bytes({0x55}), Refusal::too_short);
-    EXPECT_EQ(judge_bytes({0x48, 0x89, 0xe5}, 0xffffffff81000ffe), Refusal::page_crossing);
-    EXPECT_EQ(judge_bytes({0xeb, 0x10}), Refusal::control_flow);
-    EXPECT_EQ(judge_bytes({0xff, 0x15, 0, 0, 0, 0}), Refusal::control_flow); // call [rip]
-    EXPECT_EQ(judge_bytes({0xc3}), Refusal::control_flow);
-    EXPECT_EQ(judge_bytes({0x0f, 0x05}), Refusal::control_flow);           // syscall
-    EXPECT_EQ(judge_bytes({0x0f, 0x01, 0xf8}), Refusal::unsafe_class);     // swapgs
-    EXPECT_EQ(judge_bytes({0x0f, 0x30}), Refusal::unsafe_class);           // wrmsr
-    EXPECT_EQ(judge_bytes({0xf3, 0x48, 0xa5}), Refusal::unsafe_class);     // rep movsq
-    EXPECT_EQ(judge_bytes({0x66, 0x9d}), Refusal::unsafe_class);           // popfw
-    EXPECT_EQ(judge_bytes({0x48, 0x8b, 0x07}), Refusal::memory);           // mov rax, [rdi]
-    EXPECT_EQ(judge_bytes({0x0f, 0x22, 0xd8}), Refusal::special_register); // mov cr3, rax
-    EXPECT_EQ(judge_bytes({0x8e, 0xd8}), Refusal::special_register);       // mov ds, eax
+    EXPECT_EQ(judge_bytes({0xcd, 0x14}), PrologueRefusal::hooked_already);
+    EXPECT_EQ(judge_bytes({0xf3, 0x0f, 0x1e, 0xfa}), PrologueRefusal::patched_by_guest); // endbr64
+    EXPECT_EQ(judge_bytes({0x0f, 0x1f, 0x44, 0x00, 0x00}), PrologueRefusal::patched_by_guest);
+    EXPECT_EQ(judge_bytes({0x66, 0x90}), PrologueRefusal::patched_by_guest);
+    EXPECT_EQ(judge_bytes({0x55}), PrologueRefusal::too_short);
+    EXPECT_EQ(judge_bytes({0x48, 0x89, 0xe5}, 0xffffffff81000ffe), PrologueRefusal::page_crossing);
+    EXPECT_EQ(judge_bytes({0xeb, 0x10}), PrologueRefusal::control_flow);
+    EXPECT_EQ(judge_bytes({0xff, 0x15, 0, 0, 0, 0}), PrologueRefusal::control_flow); // call [rip]
+    EXPECT_EQ(judge_bytes({0xc3}), PrologueRefusal::control_flow);
+    EXPECT_EQ(judge_bytes({0x0f, 0x05}), PrologueRefusal::control_flow);           // syscall
+    EXPECT_EQ(judge_bytes({0x0f, 0x01, 0xf8}), PrologueRefusal::unsafe_class);     // swapgs
+    EXPECT_EQ(judge_bytes({0x0f, 0x30}), PrologueRefusal::unsafe_class);           // wrmsr
+    EXPECT_EQ(judge_bytes({0xf3, 0x48, 0xa5}), PrologueRefusal::unsafe_class);     // rep movsq
+    EXPECT_EQ(judge_bytes({0x66, 0x9d}), PrologueRefusal::unsafe_class);           // popfw
+    EXPECT_EQ(judge_bytes({0x48, 0x8b, 0x07}), PrologueRefusal::memory);           // mov rax, [rdi]
+    EXPECT_EQ(judge_bytes({0x0f, 0x22, 0xd8}), PrologueRefusal::special_register); // mov cr3, rax
+    EXPECT_EQ(judge_bytes({0x8e, 0xd8}), PrologueRefusal::special_register);       // mov ds, eax
 }
 
 TEST(Judge, Acceptances) {
-    EXPECT_EQ(judge_bytes({0x48, 0x89, 0xe5}), Refusal::none);                // mov rbp, rsp
-    EXPECT_EQ(judge_bytes({0x41, 0x57}), Refusal::none);                      // push r15
-    EXPECT_EQ(judge_bytes({0x48, 0x83, 0xec, 0x20}), Refusal::none);          // sub rsp, 32
-    EXPECT_EQ(judge_bytes({0x4c, 0x8d, 0xb6, 0, 0x15, 0, 0}), Refusal::none); // lea r14, [rsi+..]
-    EXPECT_EQ(judge_bytes({0x48, 0x89, 0x44, 0x24, 0x08}), Refusal::none);    // mov [rsp+8], rax
+    EXPECT_EQ(judge_bytes({0x48, 0x89, 0xe5}), PrologueRefusal::none);       // mov rbp, rsp
+    EXPECT_EQ(judge_bytes({0x41, 0x57}), PrologueRefusal::none);             // push r15
+    EXPECT_EQ(judge_bytes({0x48, 0x83, 0xec, 0x20}), PrologueRefusal::none); // sub rsp, 32
+    EXPECT_EQ(judge_bytes({0x4c, 0x8d, 0xb6, 0, 0x15, 0, 0}),
+              PrologueRefusal::none); // lea r14, [rsi+..]
+    EXPECT_EQ(judge_bytes({0x48, 0x89, 0x44, 0x24, 0x08}),
+              PrologueRefusal::none); // mov [rsp+8], rax
     EXPECT_EQ(judge_bytes({0x65, 0x48, 0x8b, 0x04, 0x25, 0x80, 0xfb, 0x01, 0x00}),
-              Refusal::none); // mov rax, gs:[..]
+              PrologueRefusal::none); // mov rax, gs:[..]
 }
 
 TEST(Plan, PrefersInstructionsWithoutRip) {

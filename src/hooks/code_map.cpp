@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/hooks/code_map.h"
+
+#include "src/hooks/emitter.h"
+
+#include <algorithm>
+
+namespace shadowmon {
+
+namespace {
+
+constexpr uint64_t gate_vector = 0x14;
+constexpr std::byte int3{0xcc};
+
+/// Behind these, INT3 is padding or stops speculation: nothing falls through to it.
+bool ends_flow(const ZydisDecodedInstruction& info) {
+    switch (info.mnemonic) {
+    case ZYDIS_MNEMONIC_CALL: // of a function that does not return
+    case ZYDIS_MNEMONIC_HLT:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_RET:
+    case ZYDIS_MNEMONIC_SYSCALL: // of Xen, which does not return
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+        return true;
+    default:
+        return false;
+    }
+}
+
+} // namespace
+
+CodeMap::CodeMap(Gva start, std::vector<std::byte> bytes, std::span<const Gva> entries,
+                 std::span<const Gva> thunks)
+    : start_(start), bytes_(std::move(bytes)), starts_(bytes_.size()), targets_(bytes_.size()) {
+    for (Gva entry : entries) {
+        if (!contains(entry) || (!functions_.empty() && entry <= functions_.back().start))
+            continue;
+        if (!functions_.empty())
+            functions_.back().end = entry;
+        functions_.push_back({.start = entry, .end = end(), .unclear_from = {}});
+        set(targets_, entry);
+    }
+    for (Function& function : functions_)
+        sweep(function, thunks);
+    find_breakpoints_jumped_to();
+}
+
+std::span<const std::byte> CodeMap::bytes(Gva from, Gva to) const {
+    return std::span(bytes_).subspan(from - start_, to - from);
+}
+
+const Function* CodeMap::function(Gva gva) const {
+    if (!contains(gva))
+        return nullptr;
+    auto above = std::upper_bound(functions_.begin(), functions_.end(), gva,
+                                  [](Gva at, const Function& f) { return at < f.start; });
+    return above == functions_.begin() ? nullptr : &*(above - 1);
+}
+
+std::optional<Instruction> CodeMap::instruction(Gva gva) const {
+    const Function* around = function(gva);
+    if (!around || !is_start(gva))
+        return std::nullopt;
+    return Instruction::decode(gva, bytes(gva, around->end));
+}
+
+std::optional<Gva> CodeMap::start_around(Gva gva) const {
+    const Function* around = function(gva);
+    if (!around)
+        return std::nullopt;
+    for (Gva at = gva; at >= around->start; at = at - 1)
+        if (is_start(at))
+            return at;
+    return std::nullopt;
+}
+
+void CodeMap::sweep(Function& function, std::span<const Gva> thunks) {
+    function.unclear_from = function.end;
+    auto unclear = [&](Gva at) { function.unclear_from = std::min(function.unclear_from, at); };
+    bool falls_into = false;
+    for (Gva at = function.start; at < function.end;) {
+        auto rest = bytes(at, function.end);
+        if (rest[0] == int3) { // Common and quickly known: a third of the text is filled with it.
+            set(starts_, at);
+            if (falls_into)
+                unclear(at);
+            else if (at == function.start || bytes_[at - start_ - 1] != int3)
+                int3_runs_.push_back(at);
+            falls_into = false;
+            at = at + 1;
+            continue;
+        }
+        ZydisDecodedInstruction info;
+        if (!Instruction::decode_head(rest, info)) {
+            // What follows still tells of jumps, though perhaps of too many.
+            unclear(at);
+            at = at + 1;
+            continue;
+        }
+        set(starts_, at);
+        Gva end = at + info.length;
+        // What a hook left of the instruction that it replaced is none.
+        if (info.mnemonic == ZYDIS_MNEMONIC_INT && info.raw.imm[0].value.u == gate_vector)
+            unclear(end);
+        note_operands(info, end, function, thunks);
+        falls_into = !ends_flow(info);
+        at = end;
+    }
+}
+
+void CodeMap::note_operands(const ZydisDecodedInstruction& info, Gva end, Function& function,
+                            std::span<const Gva> thunks) {
+    const auto& raw = info.raw;
+    bool direct = false;
+    for (const auto& imm : raw.imm) {
+        if (imm.size == 0)
+            continue;
+        if (imm.is_relative) {
+            Gva target = end + imm.value.u;
+            set(targets_, target);
+            direct = true;
+            if (info.mnemonic == ZYDIS_MNEMONIC_JMP &&
+                std::binary_search(thunks.begin(), thunks.end(), target))
+                function.computed_jump = true;
+        } else if (imm.size == 32) {
+            set(targets_, Gva(static_cast<uint64_t>(int64_t{static_cast<int32_t>(imm.value.u)})));
+        } else if (imm.size == 64) {
+            set(targets_, Gva(imm.value.u));
+        }
+    }
+    if (raw.disp.size == 32) {
+        bool relative = raw.modrm.mod == 0 && raw.modrm.rm == 5;
+        auto disp = static_cast<uint64_t>(raw.disp.value);
+        set(targets_, relative ? end + disp : Gva(disp));
+    }
+    if (info.mnemonic == ZYDIS_MNEMONIC_JMP && !direct)
+        function.computed_jump = true;
+    if (info.mnemonic == ZYDIS_MNEMONIC_SWAPGS)
+        function.changes_gs = true;
+}
+
+void CodeMap::find_breakpoints_jumped_to() {
+    for (Gva run : int3_runs_) {
+        auto index = static_cast<size_t>(function(run) - functions_.data());
+        Function& around = functions_[index];
+        for (Gva at = run; at < around.end && bytes_[at - start_] == int3; at = at + 1) {
+            if (is_target(at)) {
+                around.unclear_from = std::min(around.unclear_from, at);
+                break;
+            }
+        }
+    }
+    int3_runs_ = {};
+}
+
+} // namespace shadowmon

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/guest/kernel_info.h"
+#include "src/hooks/refusal.h"
+
+#include <vector>
+
+namespace shadowmon {
+
+/// What the kernel's own tables say about its text: found through their symbols in the guest's
+/// memory. A table that this kernel does not have is empty. Plain data; every address is what
+/// the guest wrote there and may lead anywhere.
+struct KernelTables {
+    struct Patched {
+        Gva at;
+        Refusal why; ///< static_key, static_call or ftrace
+    };
+    std::vector<Patched> patched;  ///< instructions that the kernel rewrites as a whole
+    std::vector<Gva> may_fault;    ///< have an entry in the exception table
+    std::vector<Gva> continued_at; ///< fixups, targets of jump labels, places behind a WARN
+    size_t ftrace_records = 0;     ///< of `patched`; 0 also if ftrace's list could not be read
+};
+
+/// Fails naming the table that is malformed.
+Result<KernelTables> read_kernel_tables(const KernelInfo& kernel, const PhysicalMemory& memory);
+
+} // namespace shadowmon

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Where instructions begin and where something leads, in code made for it.
+#include "src/hooks/code_map.h"
+
+#include <gtest/gtest.h>
+
+#include <initializer_list>
+
+namespace shadowmon {
+namespace {
+
+constexpr Gva start(0xffffffff81000000);
+
+CodeMap map_of(std::initializer_list<int> values, std::vector<Gva> entries = {start},
+               std::vector<Gva> thunks = {}) {
+    std::vector<std::byte> bytes;
+    for (int value : values)
+        bytes.push_back(static_cast<std::byte>(value));
+    return CodeMap(start, bytes, entries, thunks);
+}
+
+std::vector<unsigned> starts(const CodeMap& map) {
+    std::vector<unsigned> out;
+    for (Gva at = map.start(); at < map.end(); at = at + 1)
+        if (map.is_start(at))
+            out.push_back(static_cast<unsigned>(at - map.start()));
+    return out;
+}
+
+TEST(CodeMap, InstructionsBeginBehindEachOther) {
+    auto map = map_of({0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3, 0xcc, 0xcc});
+    EXPECT_EQ(starts(map), (std::vector<unsigned>{0, 1, 4, 5, 6, 7}));
+    EXPECT_EQ(map.function(start)->unclear_from, map.end());
+    EXPECT_EQ(map.start_around(start + 3), start + 1);
+    EXPECT_EQ(map.instruction(start + 1)->text(), "mov rbp, rsp");
+    EXPECT_FALSE(map.instruction(start + 2));
+}
+
+TEST(CodeMap, FunctionsBeginAnew) {
+    // An instruction that would reach into the next function is none.
+    auto map = map_of({0x48, 0x89, 0x90, 0xc3}, {start, start + 2});
+    EXPECT_EQ(starts(map), (std::vector<unsigned>{2, 3}));
+    EXPECT_EQ(map.function(start + 1)->unclear_from, start);
+    EXPECT_EQ(map.function(start + 2)->unclear_from, map.end());
+    EXPECT_TRUE(map.is_target(start));
+    EXPECT_TRUE(map.is_target(start + 2));
+    EXPECT_EQ(map.function(start + 4), nullptr);
+    EXPECT_EQ(map_of({0x90, 0x90}, {start + 1}).function(start), nullptr);
+}
+
+TEST(CodeMap, TargetsOfEveryKind) {
+    auto target = [](std::initializer_list<int> code, unsigned offset) {
+        return map_of(code).is_target(start + offset);
+    };
+    EXPECT_TRUE(target({0xeb, 0x01, 0x90, 0x90}, 3));                         // jmp short
+    EXPECT_TRUE(target({0x90, 0xeb, 0xfd}, 0));                               // backwards
+    EXPECT_TRUE(target({0x0f, 0x84, 1, 0, 0, 0, 0x90, 0x90}, 7));             // je near
+    EXPECT_TRUE(target({0xe8, 1, 0, 0, 0, 0x90, 0x90}, 6));                   // call
+    EXPECT_TRUE(target({0xe3, 0x01, 0x90, 0x90}, 3));                         // jrcxz
+    EXPECT_TRUE(target({0x48, 0x8d, 0x05, 1, 0, 0, 0, 0x90, 0x90}, 8));       // lea rax, [rip+1]
+    EXPECT_TRUE(target({0x48, 0xc7, 0xc0, 0x08, 0, 0, 0x81, 0x90, 0x90}, 8)); // mov rax, imm32
+    EXPECT_TRUE(target({0x68, 0x06, 0, 0, 0x81, 0x90, 0x90}, 6));             // push imm32
+    EXPECT_TRUE(
+        target({0x48, 0xb8, 0x0b, 0, 0, 0x81, 0xff, 0xff, 0xff, 0xff, 0x90, 0x90}, 11)); // movabs
+    EXPECT_FALSE(target({0xeb, 0x01, 0x90, 0x90}, 2));
+}
+
+TEST(CodeMap, ComputedJumps) {
+    auto computed = [](std::initializer_list<int> code, std::vector<Gva> thunks = {}) {
+        return map_of(code, {start}, std::move(thunks)).function(start)->computed_jump;
+    };
+    EXPECT_TRUE(computed({0xff, 0xe0}));                          // jmp rax
+    EXPECT_TRUE(computed({0xff, 0x24, 0xc5, 0, 0, 0, 0x81}));     // jmp [rax*8+...]
+    EXPECT_TRUE(computed({0xe9, 0, 0, 0, 0, 0x90}, {start + 5})); // jmp to a thunk
+    EXPECT_FALSE(computed({0xe9, 0, 0, 0, 0, 0x90}));
+    EXPECT_FALSE(computed({0xff, 0xd0}));                          // call rax
+    EXPECT_FALSE(computed({0xe8, 0, 0, 0, 0, 0x90}, {start + 5})); // call of a thunk
+}
+
+TEST(CodeMap, UnclearBehindWhatIsNoCode) {
+    auto unclear = [](std::initializer_list<int> code) {
+        return map_of(code).function(start)->unclear_from - start;
+    };
+    EXPECT_EQ(unclear({0x90, 0x06, 0x90}), 1u);                   // no instruction
+    EXPECT_EQ(unclear({0x55, 0xcc, 0x89, 0xe5}), 1u);             // a breakpoint is fallen into
+    EXPECT_EQ(unclear({0xeb, 0x01, 0xcc, 0xcc, 0x89, 0xe5}), 3u); // a breakpoint is jumped to
+    EXPECT_EQ(unclear({0xcc, 0x89, 0xe5}), 0u);                   // the entry is one
+    EXPECT_EQ(unclear({0x55, 0xcd, 0x14, 0xe5, 0x90}), 3u);       // an INT 20 and what it left
+    EXPECT_EQ(unclear({0xc3, 0xcc, 0x90}), 3u);                   // INT3 behind a return
+}
+
+} // namespace
+} // namespace shadowmon
