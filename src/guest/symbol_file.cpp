@@ -16,6 +16,11 @@ namespace shadowmon {
 
 namespace {
 
+/// Another look at the guest would not change it: ENOEXEC.
+tl::unexpected<Error> of_another(const std::string& file, const std::string& why) {
+    return fail(Error(fmt::format("{} is not of the guest's kernel: {}", file, why), ENOEXEC));
+}
+
 // As much as the kernel's own tables may hold: see KallsymsParser.
 constexpr size_t MinSymbols = 256;
 constexpr size_t MaxSymbols = 4 << 20;
@@ -265,13 +270,12 @@ Status SymbolFile::check(const Kallsyms& own) const {
         uint64_t there = theirs.value - text->value;
         uint64_t here = ours.front().value - text_;
         if (here != there)
-            return failf("{} is not of the guest's kernel: {} is at _text+{:#x} in it, in the "
-                         "guest at _text+{:#x}",
-                         name_, printable(theirs.name), here, there);
+            return of_another(name_,
+                              fmt::format("{} is at _text+{:#x} in it, in the guest at _text+{:#x}",
+                                          printable(theirs.name), here, there));
     }
     if (found < looked_at / 2)
-        return failf("{} is not of the guest's kernel: it names {} of its {} symbols", name_, found,
-                     looked_at);
+        return of_another(name_, fmt::format("it names {} of its {} symbols", found, looked_at));
     return {};
 }
 

@@ -44,7 +44,8 @@ namespace {
 /// process ends meanwhile, they become something else.
 constexpr unsigned survey_attempts = 5;
 
-/// True for what another look would not change: firmware, 32 bits, not Linux.
+/// True for what another look would not change: firmware, 32 bits, not Linux, not the
+/// kernel that the user says it is.
 bool says_what_guest_is(const Error& error) {
     return error.code() == EAGAIN || error.code() == ENOTSUP || error.code() == ENOEXEC;
 }

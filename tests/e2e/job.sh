@@ -74,6 +74,24 @@ detach() {
 	[ "$code" -eq 0 ]
 }
 
+# watched_work NAME [ARGUMENTS...]: all of the work is watched in block mode, while the guest's own
+# kernel keeps the same record. Both records are in $OUT then, for compare.py.
+watched_work() {
+	work_name=$1
+	shift
+	trace "exact_$work_name" --on-full block --format json --output "$OUT/events.json" --summary "$@" ||
+		give_up "attach_$work_name"
+	ok "attach_$work_name"
+	say "watched"
+	check "guest_works_watched_$work_name" guest \
+		'truth start && window sh -c "deterministic && compat32 && workload 1"; status=$?; truth stop /tmp/truth; exit $status'
+	say "detaching"
+	check "detach_$work_name" detach
+	for file in trace stats hist-syscalls hist-switches; do
+		guestctl get "/tmp/truth/$file" "$OUT/$file" || not_ok "guest_record_${work_name}_$file"
+	done
+}
+
 qmp() { guestctl -t 600 qmp "$1"; }
 hmp() {
 	qmp "{\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"$1\"}}" |

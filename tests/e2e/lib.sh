@@ -40,16 +40,21 @@ run_job() {
 	fi
 }
 
-# run_exact GUEST-VERSION: the guest's own record and the monitor's, of the same time, are equal.
+# compare_records NAME: what the guest recorded and what the monitor did are equal.
+compare_records() {
+	python3 -B "$here/compare.py" "$results" "$results/events.json" |
+		sed -E "s/^(ok|not ok) (.*)/\1 \2_$1/"
+	[ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
+}
+
+# run_exact GUEST-VERSION
 run_exact() {
 	local version=$1 settings
 	settings=$(mktemp -d)
 	echo "$version" >"$settings/version"
 	run_job exact.job "$version" "$settings/version"
 	rm -r "$settings"
-	python3 -B "$here/compare.py" "$results" "$results/events.json" |
-		sed -E "s/^(ok|not ok) (.*)/\1 \2_$version/"
-	[ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
+	compare_records "$version"
 }
 
 finish() {
