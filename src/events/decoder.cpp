@@ -45,6 +45,17 @@ Syscall Decoder::exit(const Record& record, uint64_t nr) {
     return named(nr, compat);
 }
 
+void Decoder::set_hook_names(std::vector<std::string> names) {
+    hook_names_ = std::move(names);
+    for (std::string& name : hook_names_)
+        if (name.size() > kMaxHookName)
+            name.resize(kMaxHookName);
+}
+
+std::string_view Decoder::hook_name(uint32_t id) const {
+    return id < hook_names_.size() ? hook_names_[id] : std::string_view("?");
+}
+
 void Decoder::decode(const Record& record, Event& event) {
     const sm_event_header& h = record.header;
     event.tsc = h.tsc;
@@ -76,6 +87,15 @@ void Decoder::decode(const Record& record, Event& event) {
         const sm_body_switch& b = record.context_switch;
         event.body =
             Switch{b.prev_state, Gva(b.next_task), b.next_tid, b.next_pid, to_comm(b.next_comm)};
+        break;
+    }
+    case SM_EVENT_HOOK: {
+        auto& body = event.body.emplace<HookHit>();
+        body.name = hook_name(h.hook);
+        std::copy(std::begin(record.hook.args), std::end(record.hook.args), body.args.begin());
+        body.ax = record.hook.ax;
+        body.sp = record.hook.sp;
+        body.flags = record.hook.flags;
         break;
     }
     case SM_EVENT_LOST: {

@@ -6,7 +6,10 @@
 #include "src/events/ring_reader.h"
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <unordered_set>
+#include <vector>
 
 namespace shadowmon {
 
@@ -23,11 +26,19 @@ class Decoder {
 
     ClockMap& clock_map() { return clock_map_; }
 
+    /// Names of the hooks by their ids, for HookHit. A longer name is cut to kMaxHookName bytes;
+    /// events decoded before keep views of the old names, so set them before the first poll.
+    void set_hook_names(std::vector<std::string> names);
+    static constexpr size_t kMaxHookName = 256;
+
   private:
     Syscall enter(const Record& record, uint64_t nr);
     Syscall exit(const Record& record, uint64_t nr);
 
+    std::string_view hook_name(uint32_t id) const;
+
     ClockMap clock_map_;
+    std::vector<std::string> hook_names_;
     std::unordered_set<uint64_t> in_compat_; // task addresses
 };
 

@@ -9,8 +9,9 @@ namespace shadowmon {
 
 std::string_view event_type_name(unsigned type) {
     constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {
-        "pad",    "lost",         "syscall_enter", "syscall_exit",
-        "switch", "unknown_hook", "type_6",        "type_7"};
+        "pad",     "lost",    "syscall_enter", "syscall_exit", "switch",  "unknown_hook",
+        "hook",    "type_7",  "type_8",        "type_9",       "type_10", "type_11",
+        "type_12", "type_13", "type_14",       "type_15"};
     return type < kNames.size() ? kNames[type] : "type_unknown";
 }
 
@@ -26,6 +27,8 @@ unsigned event_type(const Event& event) {
                 return SM_EVENT_SWITCH;
             else if constexpr (std::is_same_v<Body, Lost>)
                 return SM_EVENT_LOST;
+            else if constexpr (std::is_same_v<Body, HookHit>)
+                return SM_EVENT_HOOK;
             else
                 return SM_EVENT_UNKNOWN_HOOK;
         },

@@ -70,6 +70,15 @@ struct Lost {
     }
 };
 
+/// A hook that the user named was hit; the registers are those before the instruction.
+struct HookHit {
+    std::string_view name;          ///< as the user or a pattern named it; owned by the decoder
+    std::array<uint64_t, 6> args{}; ///< rdi, rsi, rdx, rcx, r8, r9
+    uint64_t ax = 0;
+    uint64_t sp = 0;
+    uint64_t flags = 0;
+};
+
 /// The gate was entered from no hook: the guest ran INT 20 of its own.
 struct UnknownHook {
     Gva rip; ///< return address of the frame
@@ -77,9 +86,9 @@ struct UnknownHook {
 };
 
 /// One event, decoded: the model that every sink and the summary work from.
-/// Holds no pointer into a ring; string views are of static tables.
+/// Holds no pointer into a ring; string views are of static tables or of the decoder's names.
 struct Event {
-    using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook>;
+    using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook, HookHit>;
 
     uint64_t tsc = 0;         ///< guest TSC
     uint64_t realtime_ns = 0; ///< the same instant as nanoseconds of the host's CLOCK_REALTIME
@@ -98,7 +107,7 @@ struct Event {
 };
 
 /// Stable name of an event type, used by all formats. A number that means no event has a
-/// name as well ("type_6"): counters have one for each.
+/// name as well ("type_9"): counters have one for each.
 std::string_view event_type_name(unsigned type);
 
 /// The enum sm_event_type that a body was made from.

@@ -28,6 +28,7 @@ constexpr size_t kSizes[SM_EVENT_TYPES] = {
     sizeof(sm_event_header) + sizeof(sm_body_syscall_exit),
     sizeof(sm_event_header) + sizeof(sm_body_switch),
     sizeof(sm_event_header) + sizeof(sm_body_unknown),
+    sizeof(sm_event_header) + sizeof(sm_body_hook),
 };
 static_assert(offsetof(Record, syscall_enter) == sizeof(sm_event_header));
 

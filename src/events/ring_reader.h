@@ -22,6 +22,7 @@ struct Record {
         sm_body_switch context_switch;
         sm_body_lost lost;
         sm_body_unknown unknown;
+        sm_body_hook hook;
     };
 };
 

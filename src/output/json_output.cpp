@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/output/json_output.h"
 
+#include "src/events/decoder.h"
 #include "src/output/json_writer.h"
 
 #include <variant>
@@ -66,6 +67,23 @@ struct BodyWriter {
         put_type_counts(w, body.by_type);
         w.text(",\"total\":");
         w.count(body.total());
+    }
+
+    void operator()(const HookHit& body) {
+        w.text(",\"hook\":");
+        w.string<Decoder::kMaxHookName>(body.name);
+        const char* separator = ",\"args\":[";
+        for (uint64_t arg : body.args) {
+            w.text(separator);
+            w.hex_string(arg);
+            separator = ",";
+        }
+        w.text("],\"ax\":");
+        w.hex_string(body.ax);
+        w.text(",\"sp\":");
+        w.hex_string(body.sp);
+        w.text(",\"flags\":");
+        w.hex_string(body.flags);
     }
 
     void operator()(const UnknownHook& body) {

@@ -15,7 +15,7 @@ namespace shadowmon {
 ///   "tsc"    string, the guest TSC in decimal (64 bits do not fit a JSON number)
 ///   "cpu"    number, as the guest states it
 ///   "ring", "seq"  numbers: which ring it came through, its number there
-///   "kind"   "syscall_enter", "syscall_exit", "switch", "lost", "unknown_hook"
+///   "kind"   "syscall_enter", "syscall_exit", "switch", "lost", "hook", "unknown_hook"
 ///   "pid", "tid", "ppid", "uid"  numbers
 ///   "comm"   string, escaped (below)
 ///   "task"   string, address of the task_struct: "0xffff8881002b8000"
@@ -32,6 +32,8 @@ namespace shadowmon {
 ///   switch         "prev", "next": {"pid", "tid", "comm", "task"}, "prev" also with
 ///                  "state": the letter of ps, "state_raw": string in hexadecimal
 ///   lost           "lost": {kind: number, ...}, "total": number
+///   hook           "hook": string, "args": [rdi, rsi, rdx, rcx, r8, r9], "ax", "sp", "flags":
+///                  strings in hexadecimal, the registers before the hooked instruction
 ///   unknown_hook   "rip", "rsp": strings in hexadecimal
 /// The summary has "kind": "summary"; its keys are those of to_json().
 ///
@@ -59,7 +61,8 @@ class JsonOutput final : public Output {
 ///   null), "late", "lost", "lost_by_kind", "lost_by_ring": [{"ring", "dropped": {kind:
 ///   number}, "abandoned": {kind: number}, "missing"}], "broken_rings", "processes": [{"pid",
 ///   "comm", "events", "syscalls", "switches"}], "process_count", "syscalls": [{"name", "nr",
-///   "compat", "calls", "returns", "errors"}], "syscall_count", "figures": {key: number}
+///   "compat", "calls", "returns", "errors"}], "syscall_count", "hooks": [{"name", "hits"}],
+///   "hook_count", "figures": {key: number}
 std::string to_json(const Summary& summary);
 
 } // namespace shadowmon

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/events/decoder.h"
 #include "src/output/json_output.h"
 #include "src/output/json_writer.h"
 
@@ -36,7 +37,7 @@ class Builder {
 
   private:
     template <typename Put> void value(Put put) {
-        char piece[1024];
+        char piece[8 * Decoder::kMaxHookName + 1024]; // a name may become eight times as long
         JsonWriter w(piece);
         put(w);
         out_.append(piece, w.at());
@@ -107,6 +108,13 @@ std::string to_json(const Summary& summary) {
         w.text("}");
     });
     json.add("syscall_count", count(summary.syscall_count));
+    json.array("hooks", summary.hooks, [](JsonWriter& w, const HookCount& h) {
+        w.text("{\"name\":");
+        w.string<Decoder::kMaxHookName>(h.name);
+        put_field(w, "hits", h.hits);
+        w.text("}");
+    });
+    json.add("hook_count", count(summary.hook_count));
     json.raw(",\"figures\":{");
     for (const char* separator = ""; const Figure& figure : summary.figures) {
         // JSON has no infinity and no NaN.

@@ -33,9 +33,12 @@ class JsonWriter : public Writer {
 
     void hex_string(uint64_t value) { text("\"").hex(value).text("\""); }
 
-    void comm(const Comm& comm) {
-        char escaped[4 * SM_COMM_SIZE];
-        const char* end = escape_to(escaped, comm.view(), false);
+    void comm(const Comm& comm) { string<SM_COMM_SIZE>(comm.view()); }
+
+    /// Any bytes, at most Max of them.
+    template <size_t Max> void string(std::string_view bytes) {
+        char escaped[4 * Max];
+        const char* end = escape_to(escaped, bytes.substr(0, Max), false);
         text("\"");
         char* out = at();
         // escape_to() leaves only these two for JSON to mind.

@@ -67,6 +67,10 @@ void SummaryCollector::event(const Event& event) {
         c.errors += is_error(exit->ret);
     } else if (event.get_if<Switch>()) {
         ++counts.switches;
+    } else if (const auto* hit = event.get_if<HookHit>()) {
+        Hits& hits = hits_[event.hook];
+        hits.name = hit->name;
+        ++hits.hits;
     }
 }
 
@@ -96,6 +100,13 @@ Summary SummaryCollector::summary(const LostCounter& lost, size_t top) const {
         if (a.calls != b.calls)
             return a.calls > b.calls;
         return a.compat != b.compat ? b.compat : a.nr < b.nr;
+    });
+
+    for (const auto& [id, hits] : hits_)
+        result.hooks.push_back({std::string(hits.name), hits.hits});
+    result.hook_count = result.hooks.size();
+    keep_top(result.hooks, top, [](const HookCount& a, const HookCount& b) {
+        return a.hits != b.hits ? a.hits > b.hits : a.name < b.name;
     });
     return result;
 }

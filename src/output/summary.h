@@ -29,6 +29,11 @@ struct SyscallCount {
     uint64_t errors = 0;  ///< exits with an error
 };
 
+struct HookCount {
+    std::string name;
+    uint64_t hits = 0;
+};
+
 /// A number that the caller of finish() adds: VM exits per event and the like.
 struct Figure {
     std::string key;   ///< in JSON ("vm_exits_per_event")
@@ -47,6 +52,8 @@ struct Summary {
     uint64_t process_count = 0;          ///< in all; a name change by exec counts as another
     std::vector<SyscallCount> syscalls;  ///< most entries first, cut to the top N
     uint64_t syscall_count = 0;          ///< different ones in all
+    std::vector<HookCount> hooks;        ///< hit most often first, cut to the top N
+    uint64_t hook_count = 0;             ///< hooks hit in all
     LostCounter lost;
     std::vector<Figure> figures;
 };
@@ -77,6 +84,12 @@ class SummaryCollector {
     /// Numbers beyond this are no system calls; they are counted together, as number -1.
     static constexpr size_t kNumbers = 1024;
 
+    /// By id: there are as many as the session has hooks.
+    struct Hits {
+        std::string_view name;
+        uint64_t hits = 0;
+    };
+
     ProcessCount& process(const Process& process);
     Calls& calls(const Syscall& call);
 
@@ -84,6 +97,7 @@ class SummaryCollector {
     std::unordered_map<Key, ProcessCount, Hash> processes_;
     ProcessCount* last_process_ = nullptr;
     std::array<std::array<Calls, kNumbers + 1>, 2> calls_{};
+    std::unordered_map<uint32_t, Hits> hits_;
 };
 
 } // namespace shadowmon

@@ -97,6 +97,17 @@ struct BodyWriter {
         put_counts(w, body.by_type);
     }
 
+    void operator()(const HookHit& body) {
+        kind("hook");
+        w.set(escape_to(w.at(), body.name, true));
+        const char* separator = "(";
+        for (uint64_t arg : body.args) {
+            put_number(w.text(separator), arg);
+            separator = ", ";
+        }
+        put_number(w.text(") ax="), body.ax);
+    }
+
     void operator()(const UnknownHook& body) {
         kind("unknown").text("rip=").hex(body.rip.value).text(" rsp=").hex(body.rsp.value);
     }

@@ -68,6 +68,12 @@ std::string to_text(const Summary& summary) {
             fmt::format_to(at, "{:<24}{:>12}{:>12}{:>12}\n", s.name + (s.compat ? "@32" : ""),
                            s.calls, s.returns, s.errors);
     }
+    if (!summary.hooks.empty()) {
+        fmt::format_to(at, "\nhooks hit most ({} of {})\n", summary.hooks.size(),
+                       summary.hook_count);
+        for (const HookCount& h : summary.hooks)
+            fmt::format_to(at, "{:<24}{:>12}\n", escape(h.name, true), h.hits);
+    }
     return out;
 }
 

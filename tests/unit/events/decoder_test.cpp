@@ -130,6 +130,24 @@ TEST(Decoder, DecodesASwitch) {
     EXPECT_EQ(body.next_comm.view(), "sshd");
 }
 
+TEST(Decoder, NamesHooks) {
+    Decoder decoder;
+    decoder.set_hook_names({"vfs_read", "do_exit+0x2a", std::string(1000, 'x')});
+    Record r = record(SM_EVENT_HOOK);
+    r.header.hook = 1;
+    r.hook = {{1, 2, 3, 4, 5, 6}, 7, 8, 9};
+    auto hit = decode<HookHit>(decoder, r);
+    EXPECT_EQ(hit.name, "do_exit+0x2a");
+    EXPECT_EQ(hit.args, (std::array<uint64_t, 6>{1, 2, 3, 4, 5, 6}));
+    EXPECT_EQ(hit.ax, 7u);
+    EXPECT_EQ(hit.sp, 8u);
+    EXPECT_EQ(hit.flags, 9u);
+    r.header.hook = 2;
+    EXPECT_EQ(decode<HookHit>(decoder, r).name.size(), Decoder::kMaxHookName);
+    r.header.hook = 3;
+    EXPECT_EQ(decode<HookHit>(decoder, r).name, "?") << "an id that no hook has";
+}
+
 TEST(Decoder, DecodesLossesAndUnknownHooks) {
     Decoder decoder;
     Record r = record(SM_EVENT_LOST);

@@ -33,6 +33,8 @@ TEST(Event, TypeFollowsTheBody) {
     EXPECT_EQ(event_type(event), static_cast<unsigned>(SM_EVENT_SWITCH));
     event.body = Lost{};
     EXPECT_EQ(event_type(event), static_cast<unsigned>(SM_EVENT_LOST));
+    event.body = HookHit{};
+    EXPECT_EQ(event_type(event), static_cast<unsigned>(SM_EVENT_HOOK));
     event.body = UnknownHook{};
     EXPECT_EQ(event_type(event), static_cast<unsigned>(SM_EVENT_UNKNOWN_HOOK));
 }

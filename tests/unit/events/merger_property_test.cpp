@@ -21,7 +21,7 @@ using test::TestRings;
 using test::Trip;
 
 constexpr std::array kTypes = {SM_EVENT_SYSCALL_ENTER, SM_EVENT_SYSCALL_EXIT, SM_EVENT_SWITCH,
-                               SM_EVENT_UNKNOWN_HOOK};
+                               SM_EVENT_UNKNOWN_HOOK, SM_EVENT_HOOK};
 
 /// One vCPU, which goes round through claim, stamp, write, commit, release.
 class Vcpu {

@@ -110,7 +110,7 @@ TEST(RingReader, FollowsTheWriterThroughManyWraps) {
     TestRings rings(1, 0x1000);
     RingReader reader = rings.reader(0);
     constexpr std::array kTypes = {SM_EVENT_SYSCALL_ENTER, SM_EVENT_SYSCALL_EXIT, SM_EVENT_SWITCH,
-                                   SM_EVENT_UNKNOWN_HOOK};
+                                   SM_EVENT_UNKNOWN_HOOK, SM_EVENT_HOOK};
     uint64_t produced = 0;
     uint64_t read = 0;
     for (int round = 0; round < 1000; ++round) {
@@ -225,8 +225,8 @@ TEST_F(RingReaderGarbage, HeadBehindTheTail) { expect_broken(uint64_t{0} - 8, "h
 TEST_F(RingReaderGarbage, HeadNotAligned) { expect_broken(0x61, "head 0x61"); }
 
 TEST_F(RingReaderGarbage, UnknownType) {
-    put_prefix(0, 6, 96);
-    expect_broken(96, "offset 0x0: unknown event type 6");
+    put_prefix(0, SM_EVENT_TYPES - 1, 96);
+    expect_broken(96, "offset 0x0: unknown event type 15");
 }
 
 TEST_F(RingReaderGarbage, TypeBeyondAllTypes) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/output/json_output.h"
 
+#include "src/events/decoder.h"
 #include "src/output/escape.h"
 #include "tests/unit/output/test_events.h"
 
@@ -109,6 +110,21 @@ TEST(JsonOutput, WritesLossesAndUnknownHooks) {
     Event none = base_event();
     none.body = Lost{};
     EXPECT_EQ(parse(none), with("lost", {{"lost", json::object()}, {"total", 0}}));
+}
+
+TEST(JsonOutput, WritesHooksWhateverTheirNames) {
+    Event event = base_event();
+    event.body = HookHit{"do_exit+0x2a", {1, 2, 3, 4, 5, 0xffff888000001000}, 7, 8, 0x246};
+    EXPECT_EQ(parse(event),
+              with("hook", {{"hook", "do_exit+0x2a"},
+                            {"args", {"0x1", "0x2", "0x3", "0x4", "0x5", "0xffff888000001000"}},
+                            {"ax", "0x7"},
+                            {"sp", "0x8"},
+                            {"flags", "0x246"}}));
+    // A symbol of the guest's may be anything.
+    const std::string name(Decoder::kMaxHookName, '\x01');
+    event.body = HookHit{name, {}, 0, 0, 0};
+    EXPECT_EQ(unescape(parse(event)["hook"].get<std::string>()), name);
 }
 
 TEST(JsonOutput, HasMarksOnlyWhereTheyHold) {

@@ -78,6 +78,22 @@ TEST(Summary, CountsByKindProcessAndCall) {
     EXPECT_TRUE(s.syscalls[3].compat);
 }
 
+TEST(Summary, CountsHitsByHook) {
+    SummaryCollector collector;
+    for (uint32_t hook : {4u, 9u, 9u, 2u, 9u, 4u}) {
+        Event event = of(10, "cat", HookHit{hook == 9 ? "vfs_read" : "nf_hook", {}, 0, 0, 0});
+        event.hook = hook;
+        collector.event(event);
+    }
+    const Summary s = collector.summary(LostCounter(), 2);
+    EXPECT_EQ(s.hook_count, 3u) << "two hooks may have one name";
+    ASSERT_EQ(s.hooks.size(), 2u);
+    EXPECT_EQ(s.hooks[0].name, "vfs_read");
+    EXPECT_EQ(s.hooks[0].hits, 3u);
+    EXPECT_EQ(s.hooks[1].hits, 2u);
+    EXPECT_NE(to_text(s).find("hooks hit most (2 of 3)"), std::string::npos);
+}
+
 TEST(Summary, KeepsTheTopOnly) {
     SummaryCollector collector;
     for (uint32_t pid = 1; pid <= 50; ++pid) {
@@ -110,6 +126,7 @@ TEST(Summary, IsWholeInJson) {
     SummaryCollector collector;
     collector.event(of(10, "c\"\\\xff", enter(0)));
     collector.event(of(10, "c\"\\\xff", leave(3, -9, true)));
+    collector.event(of(10, "c\"\\\xff", HookHit{"vfs_\"\x01", {}, 0, 0, 0}));
     sm_ring ring{};
     ring.lost[SM_EVENT_SWITCH] = 2;
     std::vector<std::byte> data(SM_PAGE_SIZE);
@@ -120,8 +137,8 @@ TEST(Summary, IsWholeInJson) {
 
     const json expected = {
         {"kind", "summary"},
-        {"events", 2},
-        {"by_kind", {{"syscall_enter", 1}, {"syscall_exit", 1}}},
+        {"events", 3},
+        {"by_kind", {{"syscall_enter", 1}, {"syscall_exit", 1}, {"hook", 1}}},
         {"first", "2026-11-23T09:55:01.123456789Z"},
         {"last", "2026-11-23T09:55:01.123456789Z"},
         {"late", 0},
@@ -136,7 +153,7 @@ TEST(Summary, IsWholeInJson) {
         {"processes",
          {{{"pid", 10},
            {"comm", "c\"\\\\\\xff"},
-           {"events", 2},
+           {"events", 3},
            {"syscalls", 1},
            {"switches", 0}}}},
         {"process_count", 1},
@@ -149,6 +166,8 @@ TEST(Summary, IsWholeInJson) {
            {"returns", 1},
            {"errors", 1}}}},
         {"syscall_count", 2},
+        {"hooks", {{{"name", "vfs_\"\\x01"}, {"hits", 1}}}},
+        {"hook_count", 1},
         {"figures", {{"vm_exits_per_event", 0.25}, {"nothing", nullptr}}},
     };
     EXPECT_EQ(json::parse(to_json(s)), expected);

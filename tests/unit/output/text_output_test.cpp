@@ -46,6 +46,9 @@ TEST(TextOutput, WritesEveryKind) {
     EXPECT_EQ(line(lost_event()), start + "lost    12 events (syscall_enter 8, switch 4)");
     EXPECT_EQ(line(unknown_event()),
               start + "unknown rip=0xffffffff81000002 rsp=0xffffc90000003f00");
+    Event hit = base_event();
+    hit.body = HookHit{"a b", {1, 2, 3, 4, 5, 0xffff888000001000}, 7, 8, 0x246};
+    EXPECT_EQ(line(hit), start + "hook    a\\x20b(1, 2, 3, 4, 5, 0xffff888000001000) ax=7");
 }
 
 TEST(TextOutput, NamesTheDayWhenItChanges) {
