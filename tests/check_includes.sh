@@ -15,7 +15,8 @@ declare -A allowed=(
     [src/compartment]="abi payload src/base src/guest src/hooks src/compartment"
     [src/events]="abi src/base src/events"
     [src/output]="abi src/base src/events src/output"
-    [src/session]="abi payload src/base src/guest src/vm src/hooks src/compartment src/events src/output src/session"
+    [src/control]="src/base src/vm src/control"
+    [src/session]="abi payload src/base src/guest src/vm src/hooks src/compartment src/events src/output src/control src/session"
     [cli]="abi src cli"
 )
 
