@@ -58,9 +58,9 @@ build_programs() {
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/window" "$root/tests/e2e/window.c"
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -ffreestanding -nostdlib \
 		-fno-stack-protector -o "$dir/deterministic" "$root/tests/e2e/deterministic.c"
-	# 0x6f000000 is known to tests/e2e/compare.py as well.
+	# 0x8000 is known to tests/e2e/compare.py as well.
 	gcc -std=gnu11 -m32 -O2 -Wall -Wextra -Werror -static -s -ffreestanding -nostdlib -fno-pic \
-		-no-pie -fno-stack-protector -Wl,--section-start=.call_stack=0x6f000000 \
+		-no-pie -fno-stack-protector -Wl,--section-start=.call_stack=0x8000 \
 		-o "$dir/compat32" "$root/tests/e2e/compat32.c"
 }
 

@@ -24,7 +24,7 @@ NR_WRITE, NR_CLOSE, NR_FORK, NR_GETPPID = 1, 3, 57, 110
 NR32_FORK, NR32_CLOSE, NR32_GETPPID = 2, 6, 64
 # A call by SYSENTER has its sixth argument on the user's stack, and the kernel has not fetched it
 # yet where the monitor's hook is: the monitor tells its address. compat32.c calls with this one.
-SYSENTER_BP = 0x6F000FF0
+SYSENTER_BP = 0x8FF0
 SHOWN = 5  # differences told per property
 
 # What a process is told about itself must be what the monitor says about it.

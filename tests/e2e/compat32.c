@@ -10,6 +10,11 @@
  * returns. All calls are made on a stack of their own at a fixed address, so that this ebp is
  * known, too: see SYSENTER_BP in compare.py.
  *
+ * The kernel returns from SYSENTER with SYSRET. Intel's sets all of SS; Bochs', like AMD's, leaves
+ * the size of the stack pointer as it was in the kernel, which is 16 bits if the task slept there
+ * and went on behind an interrupt. So the stack of the calls is in the lowest 64 KiB, where root may
+ * map memory and both sizes mean the same, and SS is loaded anew behind each call.
+ *
  * It ends with status 0, or with the number of the way and part whose results were not the
  * expected ones.
  */
@@ -82,6 +87,8 @@ __asm__(".globl _start\n"
         "\tmov 24(%eax), %ebp\n"
         "\tmov (%eax), %eax\n"
         "\tcall *entry\n"
+        "\tmov %ss, %ecx\n"
+        "\tmov %ecx, %ss\n"
         "\tmov own_stack, %esp\n"
         "\tpop %edi\n"
         "\tpop %esi\n"
