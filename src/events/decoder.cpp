@@ -9,6 +9,8 @@
 namespace shadowmon {
 namespace {
 
+constexpr std::string_view unnamed = "?";
+
 // A guest cannot have more tasks than this (PID_MAX_LIMIT); more entries than that can
 // only come of lies about task addresses.
 constexpr size_t kMaxTasks = 4 * 1024 * 1024;
@@ -45,15 +47,16 @@ Syscall Decoder::exit(const Record& record, uint64_t nr) {
     return named(nr, compat);
 }
 
-void Decoder::set_hook_names(std::vector<std::string> names) {
-    hook_names_ = std::move(names);
-    for (std::string& name : hook_names_)
-        if (name.size() > kMaxHookName)
-            name.resize(kMaxHookName);
+void Decoder::set_hook_name(uint32_t id, std::string name) {
+    if (name.size() > kMaxHookName)
+        name.resize(kMaxHookName);
+    if (id >= hook_names_.size())
+        hook_names_.resize(id + size_t{1}, unnamed);
+    hook_names_[id] = *names_.insert(std::move(name)).first;
 }
 
 std::string_view Decoder::hook_name(uint32_t id) const {
-    return id < hook_names_.size() ? hook_names_[id] : std::string_view("?");
+    return id < hook_names_.size() ? hook_names_[id] : unnamed;
 }
 
 void Decoder::decode(const Record& record, Event& event) {

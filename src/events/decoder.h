@@ -6,6 +6,7 @@
 #include "src/events/ring_reader.h"
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -26,9 +27,10 @@ class Decoder {
 
     ClockMap& clock_map() { return clock_map_; }
 
-    /// Names of the hooks by their ids, for HookHit. A longer name is cut to kMaxHookName bytes;
-    /// events decoded before keep views of the old names, so set them before the first poll.
-    void set_hook_names(std::vector<std::string> names);
+    /// Names the hook with that id in every HookHit decoded from now on. A longer name is cut to
+    /// kMaxHookName bytes. Views of names stay good as long as the decoder lives, also when an id
+    /// is given to another hook.
+    void set_hook_name(uint32_t id, std::string name);
     static constexpr size_t kMaxHookName = 256;
 
   private:
@@ -38,7 +40,8 @@ class Decoder {
     std::string_view hook_name(uint32_t id) const;
 
     ClockMap clock_map_;
-    std::vector<std::string> hook_names_;
+    std::set<std::string> names_; // that any hook ever had
+    std::vector<std::string_view> hook_names_;
     std::unordered_set<uint64_t> in_compat_; // task addresses
 };
 

@@ -68,9 +68,7 @@ void SummaryCollector::event(const Event& event) {
     } else if (event.get_if<Switch>()) {
         ++counts.switches;
     } else if (const auto* hit = event.get_if<HookHit>()) {
-        Hits& hits = hits_[event.hook];
-        hits.name = hit->name;
-        ++hits.hits;
+        ++hits_[hit->name];
     }
 }
 
@@ -102,8 +100,8 @@ Summary SummaryCollector::summary(const LostCounter& lost, size_t top) const {
         return a.compat != b.compat ? b.compat : a.nr < b.nr;
     });
 
-    for (const auto& [id, hits] : hits_)
-        result.hooks.push_back({std::string(hits.name), hits.hits});
+    for (const auto& [name, hits] : hits_)
+        result.hooks.push_back({std::string(name), hits});
     result.hook_count = result.hooks.size();
     keep_top(result.hooks, top, [](const HookCount& a, const HookCount& b) {
         return a.hits != b.hits ? a.hits > b.hits : a.name < b.name;

@@ -84,12 +84,6 @@ class SummaryCollector {
     /// Numbers beyond this are no system calls; they are counted together, as number -1.
     static constexpr size_t kNumbers = 1024;
 
-    /// By id: there are as many as the session has hooks.
-    struct Hits {
-        std::string_view name;
-        uint64_t hits = 0;
-    };
-
     ProcessCount& process(const Process& process);
     Calls& calls(const Syscall& call);
 
@@ -97,7 +91,7 @@ class SummaryCollector {
     std::unordered_map<Key, ProcessCount, Hash> processes_;
     ProcessCount* last_process_ = nullptr;
     std::array<std::array<Calls, kNumbers + 1>, 2> calls_{};
-    std::unordered_map<uint32_t, Hits> hits_;
+    std::unordered_map<std::string_view, uint64_t> hits_; ///< by name, which the decoder owns
 };
 
 } // namespace shadowmon

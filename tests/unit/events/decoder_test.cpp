@@ -132,7 +132,8 @@ TEST(Decoder, DecodesASwitch) {
 
 TEST(Decoder, NamesHooks) {
     Decoder decoder;
-    decoder.set_hook_names({"vfs_read", "do_exit+0x2a", std::string(1000, 'x')});
+    decoder.set_hook_name(2, std::string(1000, 'x'));
+    decoder.set_hook_name(1, "do_exit+0x2a");
     Record r = record(SM_EVENT_HOOK);
     r.header.hook = 1;
     r.hook = {{1, 2, 3, 4, 5, 6}, 7, 8, 9};
@@ -146,6 +147,15 @@ TEST(Decoder, NamesHooks) {
     EXPECT_EQ(decode<HookHit>(decoder, r).name.size(), Decoder::kMaxHookName);
     r.header.hook = 3;
     EXPECT_EQ(decode<HookHit>(decoder, r).name, "?") << "an id that no hook has";
+    r.header.hook = 0;
+    EXPECT_EQ(decode<HookHit>(decoder, r).name, "?") << "an id that no hook has yet";
+
+    // The id goes to another hook; what was decoded before keeps its name.
+    for (uint32_t id = 0; id < 1000; id++)
+        decoder.set_hook_name(id, "hook" + std::to_string(id));
+    EXPECT_EQ(hit.name, "do_exit+0x2a");
+    r.header.hook = 1;
+    EXPECT_EQ(decode<HookHit>(decoder, r).name, "hook1");
 }
 
 TEST(Decoder, DecodesLossesAndUnknownHooks) {
