@@ -139,4 +139,14 @@ bool in_compartment(Gva gva) {
     return gva.value >= SM_COMPARTMENT_GVA && gva.value - SM_COMPARTMENT_GVA < SM_COMPARTMENT_SIZE;
 }
 
+std::optional<uint32_t> slot_of_stack(Gva rsp) {
+    const uint64_t offset = rsp.value - SM_COMPARTMENT_GVA - SM_SLOTS_OFFSET;
+    const uint64_t slot = offset >> SM_SLOT_STRIDE_SHIFT;
+    const uint64_t within = offset % SM_SLOT_STRIDE;
+    // An empty stack's pointer is the address behind it.
+    if (slot >= SM_MAX_SLOTS || within < SM_SLOT_STACK_OFFSET || within > SM_SLOT_STACK_TOP)
+        return std::nullopt;
+    return static_cast<uint32_t>(slot);
+}
+
 } // namespace shadowmon

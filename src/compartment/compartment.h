@@ -5,6 +5,7 @@
 #include "src/compartment/layout.h"
 #include "src/compartment/payload_image.h"
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -49,5 +50,8 @@ inline constexpr unsigned gate_vector = 20;
 
 /// True if an address lies in the compartment's range.
 bool in_compartment(Gva gva);
+
+/// The slot to whose stack a stack pointer belongs.
+std::optional<uint32_t> slot_of_stack(Gva rsp);
 
 } // namespace shadowmon

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/session/trace_loop.h"
 
+#include "src/session/incident.h"
+
 #include <algorithm>
 #include <poll.h>
 
@@ -71,36 +73,12 @@ size_t TraceLoop::pump() {
     return n;
 }
 
-void TraceLoop::describe_incident(const kvm_views_event& event) {
-    if (++incidents_ > max_told_incidents)
-        return;
-    std::string more = incidents_ == max_told_incidents ? " (further ones are only counted)" : "";
-    switch (event.type) {
-    case KVM_VIEWS_EVENT_VIOLATION:
-        notice_(
-            fmt::format("vCPU {}: forbidden access ({}) to guest-virtual {:#x} from {:#x}, view "
-                        "{}{}",
-                        event.vcpu_id, event.access, event.gva, event.rip, event.view, more));
-        break;
-    case KVM_VIEWS_EVENT_BAD_VMFUNC:
-        notice_(fmt::format("vCPU {}: VMFUNC with eax={:#x} ecx={:#x} at {:#x} refused with #UD{}",
-                            event.vcpu_id, event.arg & 0xffffffff, event.arg >> 32, event.rip,
-                            more));
-        break;
-    case KVM_VIEWS_EVENT_ESCAPE:
-        notice_(fmt::format("vCPU {}: entered the shadow view outside the gate at {:#x} and was "
-                            "sent back{}",
-                            event.vcpu_id, event.rip, more));
-        break;
-    case KVM_VIEWS_EVENT_NESTED:
-        notice_(fmt::format("vCPU {}: VMXON at {:#x} refused with #UD: no nested virtualization "
-                            "while the VM is watched{}",
-                            event.vcpu_id, event.rip, more));
-        break;
-    default:
-        notice_(
-            fmt::format("vCPU {}: event {} from the kernel{}", event.vcpu_id, event.type, more));
-    }
+/// Something that a guest can cause as often as it likes: the first ones are told.
+void TraceLoop::incident(const std::string& what) {
+    if (++incidents_ < max_told_incidents)
+        notice_(what);
+    else if (incidents_ == max_told_incidents)
+        notice_(what + " (further ones are only counted)");
 }
 
 std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& events) {
@@ -110,7 +88,7 @@ std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& eve
             return TraceEnd::vm_reset;
         }
         if (event.type != KVM_VIEWS_EVENT_CALL)
-            describe_incident(event);
+            incident(describe(event));
     }
     return std::nullopt;
 }

@@ -51,7 +51,7 @@ class TraceLoop {
     size_t pump();
     std::optional<TraceEnd> react(const std::vector<kvm_views_event>& events);
     TraceEnd fail_with(Error error);
-    void describe_incident(const kvm_views_event& event);
+    void incident(const std::string& what);
     void tell_conflicts();
 
     MonitorSession& session_;
