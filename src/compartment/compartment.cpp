@@ -117,9 +117,8 @@ std::span<const std::byte> ring_data_in(const Layout& layout, std::span<std::byt
         .subspan(SM_RING_DATA_OFFSET, layout.geometry().ring_size);
 }
 
-const sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index) {
-    return reinterpret_cast<const sm_slot*>(
-        bytes_of(layout.area(AreaKind::slot, index), region).data());
+sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index) {
+    return reinterpret_cast<sm_slot*>(bytes_of(layout.area(AreaKind::slot, index), region).data());
 }
 
 IdtEntry IdtEntry::interrupt_gate(Gva handler, uint16_t selector) {

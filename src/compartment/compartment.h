@@ -32,7 +32,7 @@ Status fill_region(const Layout& layout, const PayloadImage& payload,
 sm_ring* ring_in(const Layout& layout, std::span<std::byte> region, uint32_t index);
 std::span<const std::byte> ring_data_in(const Layout& layout, std::span<std::byte> region,
                                         uint32_t index);
-const sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index);
+sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index);
 
 /// An IDT entry: 64-bit interrupt gate, DPL 0, IST 0.
 struct IdtEntry {

@@ -180,14 +180,17 @@ Status MonitorSession::start_reading() {
     if (!clock)
         return fail(clock.error());
     std::vector<RingReader> rings;
+    std::vector<sm_slot*> slots;
     for (uint32_t i = 0; i < layout_->geometry().slots; i++) {
         auto reader = RingReader::make(i, ring_in(*layout_, region_->bytes(), i),
                                        ring_data_in(*layout_, region_->bytes(), i));
         if (!reader)
             return fail(reader.error());
         rings.push_back(std::move(*reader));
-        slots_.push_back(slot_in(*layout_, region_->bytes(), i));
+        slots.push_back(slot_in(*layout_, region_->bytes(), i));
     }
+    slots_.assign(slots.begin(), slots.end());
+    strays_.emplace(std::move(slots));
     merger_.emplace(std::move(rings), slots_, Decoder(*clock));
     return {};
 }
@@ -245,6 +248,10 @@ Status MonitorSession::resume_parked() {
             return status;
     }
     return {};
+}
+
+Result<std::vector<FreedSlot>> MonitorSession::free_stray_slots() {
+    return strays_->free_strays(*views_, std::chrono::steady_clock::now().time_since_epoch());
 }
 
 bool MonitorSession::guest_panicked() const {

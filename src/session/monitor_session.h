@@ -5,6 +5,7 @@
 #include "src/events/merger.h"
 #include "src/session/entry_plan.h"
 #include "src/session/hook_plan.h"
+#include "src/session/stray_slots.h"
 #include "src/vm/live_memory.h"
 #include "src/vm/views.h"
 
@@ -55,6 +56,11 @@ class MonitorSession {
     /// Lets the vCPUs that wait for room in their ring go on, after a poll of the merger.
     Status resume_parked();
 
+    /// Frees the slots that vCPUs have lost with the shadow view. Cheap; after each poll
+    /// of the merger.
+    Result<std::vector<FreedSlot>> free_stray_slots();
+    uint64_t freed_slots() const { return strays_ ? strays_->freed() : 0; }
+
     /// True if the guest's kernel has panicked.
     bool guest_panicked() const;
 
@@ -93,6 +99,7 @@ class MonitorSession {
     std::optional<RegionMapping> region_;
     std::optional<Merger> merger_;
     std::vector<const sm_slot*> slots_;
+    std::optional<StraySlots> strays_;
     std::set<uint32_t> parked_;
     std::optional<Gpa> panic_cpu_;
     kvm_views_stats at_arm_{};

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <poll.h>
+#include <utility>
 
 namespace shadowmon {
 
@@ -81,6 +82,21 @@ void TraceLoop::incident(const std::string& what) {
         notice_(what + " (further ones are only counted)");
 }
 
+void TraceLoop::free_stray_slots() {
+    auto freed = session_.free_stray_slots();
+    if (!freed) {
+        // The trace goes on without the slots that are lost.
+        if (!gone(freed.error()) && freed.error().code() != EINTR &&
+            !std::exchange(told_blind_, true))
+            notice_(freed.error().in("look for slots that nobody holds").message());
+        return;
+    }
+    for (const FreedSlot& slot : *freed)
+        incident(fmt::format("slot {}: the vCPU that held it was taken out of the shadow view; it "
+                             "is free again, an event that was not complete is lost",
+                             slot.index));
+}
+
 std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& events) {
     for (const kvm_views_event& event : events) {
         if (event.type == KVM_VIEWS_EVENT_RESET) {
@@ -106,6 +122,7 @@ TraceEnd TraceLoop::run(std::optional<milliseconds> duration) {
         }
         if (auto status = session_.resume_parked(); !status)
             return fail_with(status.error());
+        free_stray_slots();
         if (n > 0 || session_.merger().holding())
             wait = busy_wait;
         else
@@ -184,6 +201,7 @@ Status TraceLoop::finish() {
             }
             pump();
             note(session_.resume_parked());
+            free_stray_slots();
         }
         pump();
         note(session_.resume_parked());

@@ -52,6 +52,7 @@ class TraceLoop {
     std::optional<TraceEnd> react(const std::vector<kvm_views_event>& events);
     TraceEnd fail_with(Error error);
     void incident(const std::string& what);
+    void free_stray_slots();
     void tell_conflicts();
 
     MonitorSession& session_;
@@ -64,6 +65,7 @@ class TraceLoop {
     std::optional<Error> output_error_;
     bool vm_gone_ = false;
     bool was_reset_ = false;
+    bool told_blind_ = false;
     uint64_t events_ = 0;
     uint64_t incidents_ = 0;
 };

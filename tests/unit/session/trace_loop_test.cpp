@@ -79,6 +79,10 @@ class Loop : public testing::Test {
         __atomic_store_n(&ring_->head, ring_->head + sizeof(event), __ATOMIC_RELEASE);
         return true;
     }
+    /// The slot of the ring, five pages with its stack, the first of four.
+    sm_slot* slot() {
+        return reinterpret_cast<sm_slot*>(reinterpret_cast<std::byte*>(ring_) - 4 * 5 * 0x1000);
+    }
     std::string finish_and_read() {
         EXPECT_TRUE(loop_->finish());
         EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
@@ -219,6 +223,58 @@ TEST_F(Loop, IncidentsAreToldAndTheTraceGoesOn) {
     EXPECT_NE(notices_.find("outside the gate at 0xffffffff81000000"), std::string::npos);
     EXPECT_NE(notices_.find("further ones are only counted"), std::string::npos);
     EXPECT_EQ(lines(notices_, "vCPU"), 20u);
+    finish_and_read();
+}
+
+/// A vCPU is expelled in the middle of an event.
+TEST_F(Loop, SlotOfAnExpelledVcpuIsFreed) {
+    ASSERT_TRUE(produce());
+    slot()->claims = ring_->seq;
+    slot()->busy = 1;
+    kvm_views_event event{};
+    event.type = KVM_VIEWS_EVENT_ESCAPE;
+    event.rip = SM_COMPARTMENT_GVA + SM_TEXT_OFFSET + 0x10;
+    event.arg = SM_COMPARTMENT_GVA + SM_SLOTS_OFFSET + SM_SLOT_STACK_TOP - 0x80;
+    vm_->queue(event);
+    EXPECT_EQ(loop_->run(3 * StraySlots::patience), TraceEnd::time_over);
+    EXPECT_EQ(slot()->busy, 0u);
+    EXPECT_EQ(session_->freed_slots(), 1u);
+    EXPECT_EQ(loop_->incidents(), 2u);
+    EXPECT_NE(notices_.find("its stack pointer was in slot 0"), std::string::npos) << notices_;
+    EXPECT_NE(notices_.find("slot 0: the vCPU that held it was taken out"), std::string::npos)
+        << notices_;
+    ASSERT_TRUE(produce());
+    EXPECT_EQ(lines(finish_and_read(), "\"pid\":42"), 2u + 1u);
+}
+
+TEST_F(Loop, SlotOfAVcpuThatIsExpelledAtTheEndIsFreed) {
+    raise(SIGTERM);
+    EXPECT_EQ(loop_->run({}), TraceEnd::asked);
+    slot()->claims++;
+    slot()->busy = 1;
+    const auto start = std::chrono::steady_clock::now();
+    finish_and_read();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(4));
+    EXPECT_EQ(slot()->busy, 0u);
+}
+
+TEST_F(Loop, SlotThatIsHeldIsNotFreed) {
+    slot()->claims++;
+    slot()->busy = 1;
+    vm_->vcpus.back().view = KVM_VIEWS_SHADOW;
+    EXPECT_EQ(loop_->run(3 * StraySlots::patience), TraceEnd::time_over);
+    EXPECT_EQ(slot()->busy, 1u);
+    EXPECT_EQ(notices_, "");
+    slot()->busy = 0;
+    finish_and_read();
+}
+
+TEST_F(Loop, VcpusThatCannotBeLookedAtDoNotEndTheTrace) {
+    slot()->busy = 1;
+    vm_->fail_with = {{KVM_VIEWS_GET_VCPU, EIO}};
+    EXPECT_EQ(loop_->run(3 * StraySlots::patience), TraceEnd::time_over);
+    EXPECT_EQ(lines(notices_, "look for slots that nobody holds"), 1u) << notices_;
+    slot()->busy = 0;
     finish_and_read();
 }
 
