@@ -8,7 +8,8 @@
 preset=$1
 shift
 cd "$repo"
-[ -e "build/$preset/build.ninja" ] || step "configuring ($preset)" cmake --preset "$preset"
+[ -e "build/$preset/build.ninja" ] || step "configuring ($preset)" cmake --preset "$preset" \
+    -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
 targets=()
 for target in "$@"; do targets+=(--target "$target"); done
 step "building ($preset)" cmake --build --preset "$preset" ${targets[@]+"${targets[@]}"}

@@ -12,6 +12,9 @@ repo=$(dirname "$lab")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor
 mkdir -p "$cache/log" "$cache/run"
 export LC_ALL=C
+# Compilers called by way of ccache. Paths count from the clone's root, so that each clone finds what
+# another has compiled.
+export CCACHE_DIR=$cache/ccache CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=2G
 
 say() { printf '%s\n' "lab: $*" >&2; }
 

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Fuzz targets. libFuzzer comes with clang only, whatever compiler builds the rest: they are compiled
+# by rules of their own, all sources with coverage, ASan and UBSan. So they are the same in every
+# preset, and the one that instruments by itself leaves them out.
+#
+#   if(SM_FUZZING)
+#     sm_fuzz_objects(OBJECTS SOURCES src/... [INCLUDES DIRECTORY...] [DEPENDS TARGET...])
+#     sm_add_fuzzer(NAME OBJECTS ${OBJECTS} [LIBRARIES -lfmt...])
+#
+# Sources are named from the root. The first appends to the list OBJECTS; the second makes the
+# program NAME in the folder's binary directory.
+set(SM_FUZZING OFF)
+if(SM_SANITIZE)
+  return()
+endif()
+find_program(SM_CLANGXX NAMES clang++-14 clang++)
+if(SM_CLANGXX)
+  file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/probe.cpp
+    "extern \"C\" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }\n")
+  execute_process(
+    COMMAND ${SM_CLANGXX} -fsanitize=fuzzer,address,undefined probe.cpp -o probe
+    WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}
+    RESULT_VARIABLE probe_failed OUTPUT_QUIET ERROR_QUIET)
+  if(probe_failed EQUAL 0)
+    set(SM_FUZZING ON)
+  endif()
+endif()
+if(NOT SM_FUZZING)
+  message(STATUS "Fuzz targets are left out: no clang with libFuzzer "
+    "(apt-get install clang-14 libclang-rt-14-dev)")
+  return()
+endif()
+
+function(sm_fuzz_objects objects)
+  cmake_parse_arguments(arg "" "" "SOURCES;INCLUDES;DEPENDS" ${ARGN})
+  list(TRANSFORM arg_INCLUDES PREPEND -I)
+  foreach(source ${arg_SOURCES})
+    string(REPLACE / _ name ${source})
+    set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
+    add_custom_command(OUTPUT ${object}
+      COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${SM_CLANGXX} -std=c++20 -g -O1 -Wall -Wextra
+              -I${CMAKE_SOURCE_DIR} ${arg_INCLUDES} -fsanitize=fuzzer-no-link,address,undefined
+              -fno-sanitize-recover=all -DFMT_SHARED -MD -MF ${object}.d
+              -c ${CMAKE_SOURCE_DIR}/${source} -o ${object}
+      DEPENDS ${CMAKE_SOURCE_DIR}/${source} ${arg_DEPENDS}
+      DEPFILE ${object}.d
+      COMMENT "Compiling ${source} for fuzzing"
+      VERBATIM)
+    list(APPEND ${objects} ${object})
+  endforeach()
+  set(${objects} ${${objects}} PARENT_SCOPE)
+endfunction()
+
+function(sm_add_fuzzer name)
+  cmake_parse_arguments(arg "" "" "OBJECTS;LIBRARIES" ${ARGN})
+  set(binary ${CMAKE_CURRENT_BINARY_DIR}/${name})
+  add_custom_command(OUTPUT ${binary}
+    COMMAND ${SM_CLANGXX} -fsanitize=fuzzer,address,undefined ${arg_OBJECTS} ${arg_LIBRARIES}
+            -o ${binary}
+    DEPENDS ${arg_OBJECTS}
+    COMMENT "Linking ${name}"
+    VERBATIM)
+  add_custom_target(${name}_program ALL DEPENDS ${binary})
+endfunction()
