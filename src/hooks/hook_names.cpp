@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "src/hooks/hook_names.h"
+
+#include "src/hooks/movable.h"
+
+#include <algorithm>
+#include <charconv>
+#include <fnmatch.h>
+#include <map>
+#include <set>
+
+namespace shadowmon {
+
+namespace {
+
+constexpr std::string_view return_suffix = "%return";
+constexpr const char* return_thunk = "__x86_return_thunk";
+
+/// Instructions from a function's start in which its arguments are looked for.
+constexpr unsigned prologue_length = 24;
+constexpr size_t most_similar = 5;
+constexpr size_t most_addresses = 8;
+
+constexpr ZydisRegister argument_registers[] = {ZYDIS_REGISTER_RDI, ZYDIS_REGISTER_RSI,
+                                                ZYDIS_REGISTER_RDX, ZYDIS_REGISTER_RCX,
+                                                ZYDIS_REGISTER_R8,  ZYDIS_REGISTER_R9};
+
+std::optional<uint64_t> parse_number(std::string_view text) {
+    int base = 10;
+    if (text.starts_with("0x") || text.starts_with("0X")) {
+        text.remove_prefix(2);
+        base = 16;
+    }
+    uint64_t value = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+    if (error != std::errc() || end != text.data() + text.size())
+        return std::nullopt;
+    return value;
+}
+
+bool is_pattern(std::string_view word) {
+    return word.find_first_of("*?[") != std::string_view::npos;
+}
+
+bool is_text_type(char type) { return type == 't' || type == 'T' || type == 'w' || type == 'W'; }
+
+bool changes_arguments(const Instruction& instruction) {
+    return std::any_of(std::begin(argument_registers), std::end(argument_registers),
+                       [&](ZydisRegister reg) { return instruction.writes(reg); });
+}
+
+/// How many letters have to change to make one name of the other; at most `limit`.
+size_t distance(std::string_view a, std::string_view b, size_t limit) {
+    if (std::max(a.size(), b.size()) - std::min(a.size(), b.size()) >= limit)
+        return limit;
+    std::vector<size_t> row(b.size() + 1);
+    for (size_t j = 0; j <= b.size(); j++)
+        row[j] = j;
+    for (size_t i = 1; i <= a.size(); i++) {
+        size_t corner = std::exchange(row[0], i);
+        for (size_t j = 1; j <= b.size(); j++) {
+            size_t change = corner + (a[i - 1] != b[j - 1]);
+            corner = row[j];
+            row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
+        }
+    }
+    return std::min(row.back(), limit);
+}
+
+} // namespace
+
+bool HookNames::is_function(const Symbol& symbol) const {
+    return !symbol.absolute && is_text_type(symbol.type) &&
+           planner_.code().map.contains(Gva(symbol.value));
+}
+
+std::string HookNames::similar(const std::string& name) const {
+    constexpr size_t limit = 4;
+    std::set<std::pair<size_t, std::string>> best;
+    for (size_t i = 0; i < symbols_.size(); i++) {
+        Symbol symbol = symbols_[i];
+        if (!is_function(symbol))
+            continue;
+        bool part = name.size() >= 3 && symbol.name.find(name) != std::string_view::npos;
+        size_t far = part ? 1 : distance(name, symbol.name, limit);
+        if (far < limit && far * 2 < name.size() + 1)
+            best.emplace(far, symbol.name);
+        if (best.size() > most_similar)
+            best.erase(std::prev(best.end()));
+    }
+    if (best.empty())
+        return {};
+    std::string text = "; similar: ";
+    for (bool first = true; const auto& [far, other] : best)
+        text += (std::exchange(first, false) ? "" : ", ") + other;
+    return text;
+}
+
+Result<Gva> HookNames::function_named(const std::string& name) const {
+    std::set<Gva> found;
+    std::optional<Symbol> other;
+    for (const Symbol& symbol : symbols_.find_all(name)) {
+        if (is_function(symbol))
+            found.insert(Gva(symbol.value));
+        else
+            other = symbol;
+    }
+    if (found.size() == 1)
+        return *found.begin();
+    if (found.size() > 1) {
+        std::string text;
+        size_t n = 0;
+        for (Gva at : found)
+            if (n++ < most_addresses)
+                text += fmt::format("{}{:#x}", n > 1 ? ", " : "", at.value);
+        return failf("\"{}\" is the name of {} functions; name one by its address: {}{}", name,
+                     found.size(), text, n > most_addresses ? ", ..." : "");
+    }
+    if (other)
+        return failf("\"{}\" is no function of the kernel's text ({:#x} is {})", name, other->value,
+                     is_text_type(other->type) ? "code for booting" : "data");
+    return failf("the guest's kernel has no function \"{}\"{}", name, similar(name));
+}
+
+Result<NamedPlace> HookNames::place_at(Gva at, std::string name) const {
+    auto displaced = planner_.plan(at);
+    if (!displaced)
+        return fail(displaced.error());
+    return NamedPlace{std::move(name), std::move(*displaced)};
+}
+
+/// Walks on from the start as long as nothing has changed the arguments and nobody else arrives.
+Result<NamedPlace> HookNames::entry_of(Gva function, const std::string& name,
+                                       std::vector<std::string>& notes) const {
+    const CodeMap& map = planner_.code().map;
+    const Function* around = map.function(function);
+    Judgement first_refusal;
+    Gva refused_at;
+    Gva at = function;
+    for (unsigned i = 0; around && i < prologue_length && at < around->end; i++) {
+        if (at != function && map.is_target(at))
+            break;
+        Judgement judgement = planner_.judge(at);
+        auto instruction = map.instruction(at);
+        if (judgement.refusal == Refusal::none) {
+            if (at != function && first_refusal.refusal != Refusal::none)
+                notes.push_back(fmt::format("{}: hooked at {}, because {} cannot be: {}", name,
+                                            planner_.where(at), planner_.where(refused_at),
+                                            describe(first_refusal.refusal)));
+            return NamedPlace{name, planner_.displaced(at, judgement)};
+        }
+        // Every function begins with what the kernel itself keeps there.
+        bool usual = judgement.refusal == Refusal::ftrace || judgement.refusal == Refusal::endbr;
+        if (!usual && first_refusal.refusal == Refusal::none) {
+            first_refusal = judgement;
+            refused_at = at;
+        }
+        if (!instruction || flow_of(*instruction) != Flow::next || changes_arguments(*instruction))
+            break;
+        at = instruction->end();
+    }
+    auto why = planner_.plan(first_refusal.refusal == Refusal::none ? at : refused_at);
+    return failf("{}: no instruction at its beginning can be hooked: {}", name,
+                 why ? "the arguments are gone by then" : why.error().message());
+}
+
+bool HookNames::is_return(const Instruction& instruction) const {
+    if (flow_of(instruction) == Flow::ret)
+        return true;
+    auto target = instruction.branch_target();
+    if (!target || flow_of(instruction) != Flow::jump)
+        return false;
+    auto symbol = symbols_.find(return_thunk);
+    return symbol && *target == Gva(symbol->value);
+}
+
+Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::string& name,
+                                                      std::vector<std::string>& notes) const {
+    const CodeMap& map = planner_.code().map;
+    std::vector<NamedPlace> places;
+    unsigned tail_calls = 0;
+    // What the compiler split off lies elsewhere, and may return as well.
+    std::vector<const Function*> parts = {map.function(start)};
+    for (const Symbol& cold : symbols_.find_all(name + ".cold"))
+        if (is_function(cold))
+            parts.push_back(map.function(Gva(cold.value)));
+    for (const Function* part : parts) {
+        if (!part)
+            return failf("{}: no function of the kernel's text", name);
+        if (part->unclear_from < part->end)
+            return failf("{}: its code from {} on is not understood, so its returns are not known",
+                         name, planner_.where(part->unclear_from));
+        for (Gva at = part->start; at < part->end;) {
+            auto instruction = map.instruction(at);
+            if (!instruction)
+                return failf("{}: no instruction at {}", name, planner_.where(at));
+            auto target = instruction->branch_target();
+            if (is_return(*instruction)) {
+                auto place = place_at(at, name + std::string(return_suffix));
+                if (!place)
+                    return fail(place.error().in(name + std::string(return_suffix)));
+                places.push_back(std::move(*place));
+            } else if (target && flow_of(*instruction) == Flow::jump) {
+                tail_calls += std::none_of(parts.begin(), parts.end(), [&](const Function* other) {
+                    return *target >= other->start && *target < other->end;
+                });
+            }
+            at = instruction->end();
+        }
+    }
+    if (places.empty())
+        return failf("{}: it returns nowhere{}", name,
+                     tail_calls ? " by itself: other functions, which it jumps to, return for it"
+                                : "");
+    if (tail_calls)
+        notes.push_back(fmt::format("{}: in {} places it ends by jumping to another function, "
+                                    "which returns for it; that is not seen",
+                                    name, tail_calls));
+    return places;
+}
+
+Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& pattern, bool returns,
+                                                        std::vector<std::string>& notes) const {
+    std::map<Gva, std::string> functions;
+    for (size_t i = 0; i < symbols_.size(); i++) {
+        Symbol symbol = symbols_[i];
+        std::string name(symbol.name);
+        if (is_function(symbol) && fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
+            functions.emplace(Gva(symbol.value), name);
+    }
+    if (functions.empty())
+        return failf("no function of the guest's kernel is named like \"{}\"", pattern);
+    std::vector<NamedPlace> places;
+    std::map<Refusal, size_t> refused;
+    size_t passed_over = 0;
+    for (const auto& [at, name] : functions) {
+        std::vector<std::string> quiet;
+        if (returns) {
+            if (auto some = returns_of(at, name, quiet))
+                std::move(some->begin(), some->end(), std::back_inserter(places));
+            else
+                passed_over++;
+        } else if (auto place = entry_of(at, name, quiet)) {
+            places.push_back(std::move(*place));
+        } else {
+            passed_over++;
+            refused[planner_.judge(at).refusal]++;
+        }
+    }
+    if (passed_over > 0) {
+        std::string text = fmt::format("{}: {} of {} functions cannot be hooked", pattern,
+                                       passed_over, functions.size());
+        for (const auto& [why, count] : refused)
+            if (why != Refusal::none && why != Refusal::ftrace && why != Refusal::endbr)
+                text += fmt::format("; {}: {}", count, describe(why));
+        notes.push_back(text);
+    }
+    if (places.empty())
+        return fail(Error(notes.back()));
+    return places;
+}
+
+Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word,
+                                                    std::vector<std::string>& notes) const {
+    std::string name = word;
+    bool returns = name.size() > return_suffix.size() && name.ends_with(return_suffix);
+    if (returns)
+        name.resize(name.size() - return_suffix.size());
+    if (name.empty())
+        return failf("a hook needs a name");
+    if (is_pattern(name))
+        return find_pattern(name, returns, notes);
+    auto one = [](Result<NamedPlace> place) -> Result<std::vector<NamedPlace>> {
+        if (!place)
+            return fail(place.error());
+        std::vector<NamedPlace> places;
+        places.push_back(std::move(*place));
+        return places;
+    };
+    if (name.starts_with("0x")) {
+        auto address = parse_number(name);
+        if (!address || returns)
+            return failf("\"{}\" is no address", word);
+        return one(place_at(Gva(*address), planner_.where(Gva(*address))));
+    }
+    size_t plus = name.find('+');
+    auto function = function_named(name.substr(0, plus));
+    if (!function)
+        return fail(function.error());
+    if (plus == std::string::npos) {
+        if (returns)
+            return returns_of(*function, name, notes);
+        return one(entry_of(*function, name, notes));
+    }
+    auto offset = parse_number(std::string_view(name).substr(plus + 1));
+    if (!offset || returns)
+        return failf("\"{}\": behind the + a number is needed, decimal or with 0x", word);
+    const Function* around = planner_.code().map.function(*function);
+    uint64_t size = around ? around->end - *function : 0;
+    if (*offset >= size)
+        return failf("{}: the function is {:#x} bytes long", word, size);
+    return one(place_at(*function + *offset, name));
+}
+
+Result<NamedPlaces> HookNames::find(const std::vector<std::string>& words,
+                                    size_t max_places) const {
+    NamedPlaces all;
+    std::set<Gva> seen;
+    for (const std::string& word : words) {
+        auto places = find_one(word, all.notes);
+        if (!places)
+            return fail(places.error());
+        for (NamedPlace& place : *places)
+            if (seen.insert(place.displaced.address()).second)
+                all.places.push_back(std::move(place));
+        if (all.places.size() > max_places)
+            return failf("{}: that makes {} hooks; there is room for {}", word, all.places.size(),
+                         max_places);
+    }
+    return all;
+}
+
+} // namespace shadowmon

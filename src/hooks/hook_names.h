@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/guest/kallsyms.h"
+#include "src/hooks/hook_planner.h"
+
+#include <string>
+#include <vector>
+
+namespace shadowmon {
+
+/// A place in the kernel that a user's word means, fit to be hooked.
+struct NamedPlace {
+    std::string name; ///< for events and lists: "vfs_read", "do_exit+0x2a", "vfs_read%return"
+    Displaced displaced;
+};
+
+/// What a user's words mean.
+struct NamedPlaces {
+    std::vector<NamedPlace> places;
+    std::vector<std::string> notes; ///< what the user should know: functions passed over, and why
+};
+
+/// Finds the places that users name:
+///
+///   FUNCTION          its beginning, where the arguments are still in their registers: behind
+///                     ENDBR64 and the NOP of ftrace, or the next instruction that can be hooked
+///   FUNCTION%return   every place where it returns
+///   FUNCTION+OFFSET   the instruction there; the offset is decimal, or hexadecimal with 0x
+///   0xADDRESS         the instruction there
+///   nf_*              every function of a name like that (*, ?, [...]), also with %return; those
+///                     that cannot be hooked are counted in a note
+///
+/// Borrows planner and symbols. Says for every word that means nothing why, and what might be
+/// meant instead.
+class HookNames {
+  public:
+    HookNames(const HookPlanner& planner, const Kallsyms& symbols)
+        : planner_(planner), symbols_(symbols) {}
+
+    /// The places of all words, none of them twice. All or none; `max_places` bounds them.
+    Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max_places) const;
+
+  private:
+    Result<std::vector<NamedPlace>> find_one(const std::string& word,
+                                             std::vector<std::string>& notes) const;
+    Result<std::vector<NamedPlace>> find_pattern(const std::string& pattern, bool returns,
+                                                 std::vector<std::string>& notes) const;
+    Result<Gva> function_named(const std::string& name) const;
+    Result<NamedPlace> entry_of(Gva function, const std::string& name,
+                                std::vector<std::string>& notes) const;
+    Result<std::vector<NamedPlace>> returns_of(Gva function, const std::string& name,
+                                               std::vector<std::string>& notes) const;
+    Result<NamedPlace> place_at(Gva at, std::string name) const;
+    bool is_function(const Symbol& symbol) const;
+    bool is_return(const Instruction& instruction) const;
+    std::string similar(const std::string& name) const;
+
+    const HookPlanner& planner_;
+    const Kallsyms& symbols_;
+};
+
+} // namespace shadowmon
