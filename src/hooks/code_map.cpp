@@ -4,6 +4,7 @@
 #include "src/hooks/emitter.h"
 
 #include <algorithm>
+#include <array>
 
 namespace shadowmon {
 
@@ -11,6 +12,9 @@ namespace {
 
 constexpr uint64_t gate_vector = 0x14;
 constexpr std::byte int3{0xcc};
+
+/// Behind a UD2, these tell Xen to emulate the instruction that follows; "js; outsb" to decoders.
+constexpr std::array xen_prefix{std::byte{'x'}, std::byte{'e'}, std::byte{'n'}};
 
 /// Behind these, INT3 is padding or stops speculation: nothing falls through to it.
 bool ends_flow(const ZydisDecodedInstruction& info) {
@@ -34,7 +38,20 @@ bool ends_flow(const ZydisDecodedInstruction& info) {
     }
 }
 
+/// The bytes behind an instruction that belong to it although the processor stops before them.
+size_t trailer(const ZydisDecodedInstruction& info, std::span<const std::byte> behind) {
+    bool xen = info.mnemonic == ZYDIS_MNEMONIC_UD2 && behind.size() >= xen_prefix.size() &&
+               std::equal(xen_prefix.begin(), xen_prefix.end(), behind.begin());
+    return xen ? xen_prefix.size() : 0;
+}
+
 } // namespace
+
+/// What tells breakpoints from padding.
+struct CodeMap::Evidence {
+    Bits led_to;                ///< by a symbol, or by a jump or call of code that is clear
+    std::vector<Gva> int3_runs; ///< beginnings of those that nothing falls into
+};
 
 CodeMap::CodeMap(Gva start, std::vector<std::byte> bytes, std::span<const Gva> entries,
                  std::span<const Gva> thunks)
@@ -47,9 +64,10 @@ CodeMap::CodeMap(Gva start, std::vector<std::byte> bytes, std::span<const Gva> e
         functions_.push_back({.start = entry, .end = end(), .unclear_from = {}});
         set(targets_, entry);
     }
+    Evidence evidence{targets_, {}};
     for (Function& function : functions_)
-        sweep(function, thunks);
-    find_breakpoints_jumped_to();
+        sweep(function, thunks, evidence);
+    find_breakpoints_jumped_to(evidence);
 }
 
 std::span<const std::byte> CodeMap::bytes(Gva from, Gva to) const {
@@ -81,7 +99,7 @@ std::optional<Gva> CodeMap::start_around(Gva gva) const {
     return std::nullopt;
 }
 
-void CodeMap::sweep(Function& function, std::span<const Gva> thunks) {
+void CodeMap::sweep(Function& function, std::span<const Gva> thunks, Evidence& evidence) {
     function.unclear_from = function.end;
     auto unclear = [&](Gva at) { function.unclear_from = std::min(function.unclear_from, at); };
     bool falls_into = false;
@@ -92,7 +110,7 @@ void CodeMap::sweep(Function& function, std::span<const Gva> thunks) {
             if (falls_into)
                 unclear(at);
             else if (at == function.start || bytes_[at - start_ - 1] != int3)
-                int3_runs_.push_back(at);
+                evidence.int3_runs.push_back(at);
             falls_into = false;
             at = at + 1;
             continue;
@@ -109,14 +127,14 @@ void CodeMap::sweep(Function& function, std::span<const Gva> thunks) {
         // What a hook left of the instruction that it replaced is none.
         if (info.mnemonic == ZYDIS_MNEMONIC_INT && info.raw.imm[0].value.u == gate_vector)
             unclear(end);
-        note_operands(info, end, function, thunks);
+        note_operands(info, end, function, thunks, evidence);
         falls_into = !ends_flow(info);
-        at = end;
+        at = end + trailer(info, bytes(end, function.end));
     }
 }
 
 void CodeMap::note_operands(const ZydisDecodedInstruction& info, Gva end, Function& function,
-                            std::span<const Gva> thunks) {
+                            std::span<const Gva> thunks, Evidence& evidence) {
     const auto& raw = info.raw;
     bool direct = false;
     for (const auto& imm : raw.imm) {
@@ -125,6 +143,8 @@ void CodeMap::note_operands(const ZydisDecodedInstruction& info, Gva end, Functi
         if (imm.is_relative) {
             Gva target = end + imm.value.u;
             set(targets_, target);
+            if (end <= function.unclear_from)
+                set(evidence.led_to, target);
             direct = true;
             if (info.mnemonic == ZYDIS_MNEMONIC_JMP &&
                 std::binary_search(thunks.begin(), thunks.end(), target))
@@ -146,18 +166,17 @@ void CodeMap::note_operands(const ZydisDecodedInstruction& info, Gva end, Functi
         function.changes_gs = true;
 }
 
-void CodeMap::find_breakpoints_jumped_to() {
-    for (Gva run : int3_runs_) {
+void CodeMap::find_breakpoints_jumped_to(const Evidence& evidence) {
+    for (Gva run : evidence.int3_runs) {
         auto index = static_cast<size_t>(function(run) - functions_.data());
         Function& around = functions_[index];
         for (Gva at = run; at < around.end && bytes_[at - start_] == int3; at = at + 1) {
-            if (is_target(at)) {
+            if (test(evidence.led_to, at)) {
                 around.unclear_from = std::min(around.unclear_from, at);
                 break;
             }
         }
     }
-    int3_runs_ = {};
 }
 
 } // namespace shadowmon

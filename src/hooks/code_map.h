@@ -25,6 +25,9 @@ struct Function {
 /// The bytes are the guest's. Whatever they are, the work is linear in their number. A function
 /// with bytes that are no code, with a breakpoint in its way, or with a foreign hook, is unclear
 /// from there on.
+///
+/// What merely looks like an address counts as a target, but as no proof of a breakpoint: KASLR
+/// puts the text where some constant of the code points to padding.
 class CodeMap {
   public:
     /// Functions begin at `entries`, ascending; `thunks` are the functions whose jump leads to
@@ -60,17 +63,17 @@ class CodeMap {
         if (contains(gva))
             bits[gva - start_] = true;
     }
-    void sweep(Function& function, std::span<const Gva> thunks);
+    struct Evidence;
+    void sweep(Function& function, std::span<const Gva> thunks, Evidence& evidence);
     void note_operands(const ZydisDecodedInstruction& info, Gva end, Function& function,
-                       std::span<const Gva> thunks);
-    void find_breakpoints_jumped_to();
+                       std::span<const Gva> thunks, Evidence& evidence);
+    void find_breakpoints_jumped_to(const Evidence& evidence);
 
     Gva start_;
     std::vector<std::byte> bytes_;
     std::vector<Function> functions_; ///< ascending
     Bits starts_;
     Bits targets_;
-    std::vector<Gva> int3_runs_; ///< beginnings of those that nothing falls into
 };
 
 } // namespace shadowmon

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <initializer_list>
 
 namespace shadowmon {
@@ -87,6 +88,40 @@ TEST(CodeMap, UnclearBehindWhatIsNoCode) {
     EXPECT_EQ(unclear({0xcc, 0x89, 0xe5}), 0u);                   // the entry is one
     EXPECT_EQ(unclear({0x55, 0xcd, 0x14, 0xe5, 0x90}), 3u);       // an INT 20 and what it left
     EXPECT_EQ(unclear({0xc3, 0xcc, 0x90}), 3u);                   // INT3 behind a return
+}
+
+/// What only looks like an address finds padding, not breakpoints.
+TEST(CodeMap, OnlyCodeTellsOfBreakpoints) {
+    auto unclear = [](std::initializer_list<int> code) {
+        return map_of(code).function(start)->unclear_from - start;
+    };
+    // mov rax, imm32, the address of the INT3 behind the return
+    EXPECT_EQ(unclear({0x48, 0xc7, 0xc0, 0x08, 0, 0, 0x81, 0xc3, 0xcc, 0x90}), 10u);
+    // lea rax, [rip+1]
+    EXPECT_EQ(unclear({0x48, 0x8d, 0x05, 1, 0, 0, 0, 0xc3, 0xcc, 0x90}), 10u);
+    // A jump there, but behind what is no code, in another function.
+    auto map = map_of({0xc3, 0xcc, 0x90, 0xeb, 0xfc, 0xc3}, {start, start + 3});
+    EXPECT_EQ(map.function(start)->unclear_from, start + 1);
+    map = map_of({0xc3, 0xcc, 0x90, 0x06, 0xeb, 0xfb, 0xc3}, {start, start + 3});
+    EXPECT_EQ(map.function(start)->unclear_from, start + 3);
+    EXPECT_TRUE(map.is_target(start + 1));
+}
+
+TEST(CodeMap, XensPrefixIsNoCode) {
+    // ud2; "xen"; cpuid; ret: the bytes would be a js to the INT3 far behind
+    std::vector<std::byte> code(0x80, std::byte{0xcc});
+    const uint8_t prefixed[] = {0x0f, 0x0b, 'x', 'e', 'n', 0x0f, 0xa2, 0xc3};
+    std::memcpy(code.data(), prefixed, sizeof(prefixed));
+    code[0x40] = std::byte{0xc3};
+    std::vector<Gva> entries{start, start + 0x40};
+    CodeMap map(start, code, entries, {});
+    EXPECT_TRUE(map.is_start(start));
+    EXPECT_FALSE(map.is_start(start + 2) || map.is_start(start + 3) || map.is_start(start + 4));
+    EXPECT_EQ(map.instruction(start + 5)->text(), "cpuid");
+    EXPECT_FALSE(map.is_target(start + 4 + 0x65));
+    EXPECT_EQ(map.function(start + 0x40)->unclear_from, map.end());
+    // A UD2 that is the last of its function's.
+    EXPECT_EQ(starts(map_of({0x0f, 0x0b, 'x', 'e'})), (std::vector<unsigned>{0, 2}));
 }
 
 } // namespace

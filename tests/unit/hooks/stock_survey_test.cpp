@@ -49,8 +49,13 @@ TEST_F(StockSurvey, EveryInstructionIsPlanned) {
         refused += count;
     EXPECT_EQ(result.hookable + refused, result.instructions);
     // What no stock kernel has.
-    for (Refusal none : {Refusal::hooked_already, Refusal::breakpoint, Refusal::out_of_reach})
-        EXPECT_EQ(result.refused[static_cast<size_t>(none)], 0u) << name(none);
+    EXPECT_EQ(result.refused[static_cast<size_t>(Refusal::out_of_reach)], 0u);
+    const CodeMap& map = planner_->code().map;
+    for (Gva at = map.start(); at < map.end(); at = at + 1) {
+        Refusal refusal = map.is_start(at) ? planner_->judge(at).refusal : Refusal::none;
+        EXPECT_TRUE(refusal != Refusal::hooked_already && refusal != Refusal::breakpoint)
+            << planner_->where(at) << " (" << std::hex << at.value << "): " << name(refusal);
+    }
 }
 
 TEST_F(StockSurvey, InstructionsBeginWhereObjdumpSeesThem) {
@@ -75,10 +80,16 @@ TEST_F(StockSurvey, InstructionsBeginWhereObjdumpSeesThem) {
         seen.insert(std::strtoull(line, nullptr, 16));
     ASSERT_TRUE(pipe && pclose(pipe) == 0);
     unlink(file.c_str());
+    // "xen" behind a UD2 is no code, which objdump does not know.
+    auto xen = [&](Gva at) {
+        auto before = map.start_around(at);
+        auto trap = before ? map.instruction(*before) : std::nullopt;
+        return trap && trap->info.mnemonic == ZYDIS_MNEMONIC_UD2 && at >= trap->end();
+    };
     size_t different = 0;
     for (Gva at = start; at < start + size - 16; at = at + 1)
         if (at < map.function(at)->unclear_from && map.is_start(at) != (seen.count(at.value) > 0) &&
-            different++ < 5)
+            !xen(at) && different++ < 5)
             ADD_FAILURE() << planner_->where(at) << " begins here only by "
                           << (map.is_start(at) ? "us" : "objdump");
     EXPECT_EQ(different, 0u);
