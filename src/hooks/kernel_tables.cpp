@@ -15,6 +15,11 @@ constexpr uint32_t bug_entry_size = 12;
 constexpr uint32_t jump_entry_size = 16;
 constexpr uint32_t static_call_entry_size = 8;
 
+/// What type information may say about the size of an entry: the two addresses that are read,
+/// and no more than any kernel has had.
+constexpr uint32_t least_entry = 2 * sizeof(int32_t);
+constexpr uint32_t largest_entry = 64;
+
 /// Bounds on ftrace's list, which a hostile guest could make endless.
 constexpr unsigned max_ftrace_pages = 100'000;
 constexpr size_t max_ftrace_records = 1'000'000;
@@ -36,7 +41,8 @@ class Table {
         if (!kernel.image.contains(*start) || *stop < *start || *stop > kernel.image.end())
             return failf("{}: {:#x}..{:#x} is outside the kernel image", name, start->value,
                          stop->value);
-        if (entry_size == 0 || (*stop - *start) % entry_size != 0)
+        if (entry_size < least_entry || entry_size > largest_entry ||
+            (*stop - *start) % entry_size != 0)
             return failf("{}: {:#x} bytes are no whole number of entries of {}", name,
                          *stop - *start, entry_size);
         auto gpa = kernel.to_gpa(*start);
@@ -81,7 +87,8 @@ struct FtraceLayout {
         auto index = btf.offset("ftrace_page", "index");
         auto ip = btf.offset("dyn_ftrace", "ip");
         auto size = btf.size("dyn_ftrace");
-        if (!next || !records || !index || !ip || !size || *size == 0)
+        if (!next || !records || !index || !ip || !size || *size < sizeof(uint64_t) ||
+            *size > largest_entry)
             return std::nullopt;
         return FtraceLayout{*next, *records, *index, *ip, *size};
     }

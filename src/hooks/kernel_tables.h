@@ -2,7 +2,7 @@
 #pragma once
 
 #include "src/guest/kernel_info.h"
-#include "src/hooks/refusal.h"
+#include "src/hooks/kernel_code.h"
 
 #include <vector>
 
@@ -12,11 +12,7 @@ namespace shadowmon {
 /// memory. A table that this kernel does not have is empty. Plain data; every address is what
 /// the guest wrote there and may lead anywhere.
 struct KernelTables {
-    struct Patched {
-        Gva at;
-        Refusal why; ///< static_key, static_call or ftrace
-    };
-    std::vector<Patched> patched;  ///< instructions that the kernel rewrites as a whole
+    std::vector<PatchedSite> patched;
     std::vector<Gva> may_fault;    ///< have an entry in the exception table
     std::vector<Gva> continued_at; ///< fixups, targets of jump labels, places behind a WARN
     size_t ftrace_records = 0;     ///< of `patched`; 0 also if ftrace's list could not be read

@@ -19,7 +19,7 @@ struct Made {
     std::vector<Gva> entries = {start};
     Refusal function = Refusal::none;
     std::vector<Gva> may_fault = {};
-    std::vector<KernelTables::Patched> patched = {};
+    std::vector<PatchedSite> patched = {};
     std::vector<Gva> targets = {};
     HookPolicy policy = {};
     Gva at_page = start;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "src/hooks/hook_planner.h"
+#include "src/hooks/kernel_reader.h"
 #include "tests/unit/guest/image_file.h"
 
 #include <gtest/gtest.h>

@@ -4,6 +4,7 @@
 #include "tests/unit/hooks/stock_kernel.h"
 
 #include "abi/layout.h"
+#include "src/hooks/kernel_tables.h"
 #include "src/hooks/movable.h"
 #include "src/hooks/survey.h"
 #include "tests/unit/hooks/piece_reader.h"
