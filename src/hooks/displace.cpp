@@ -127,7 +127,7 @@ class Mover {
         if (!target)
             return failf("`{}` has no target", instruction.text());
         // LOOP and JRCXZ have a short form only, and their prefix says which counter.
-        bool counts = info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (info.opcode & 0xf0) == 0xe0;
+        bool counts = counts_down(instruction);
         bool prefixed = counts && (info.attributes & ZYDIS_ATTRIB_HAS_ADDRESSSIZE);
         Emitter next(out_.here() + (prefixed ? 1 : 0) + short_size);
         SM_TRY(next.leave(instruction.end(), on_));

@@ -3,8 +3,6 @@
 
 #include "src/hooks/movable.h"
 
-#include <algorithm>
-
 namespace shadowmon {
 
 namespace {
@@ -28,10 +26,8 @@ bool marks_entry(const Instruction& instruction) {
 
 /// A LOCK prefix that became a DS prefix.
 bool lost_its_lock(const Instruction& instruction) {
-    const auto& raw = instruction.info.raw;
-    bool prefixed = std::any_of(raw.prefixes, raw.prefixes + raw.prefix_count,
-                                [](const auto& prefix) { return prefix.value == ds_prefix; });
-    return prefixed && (instruction.info.attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK);
+    return has_prefix(instruction, ds_prefix) &&
+           (instruction.info.attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK);
 }
 
 } // namespace

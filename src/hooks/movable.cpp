@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/hooks/movable.h"
 
+#include <algorithm>
+
 namespace shadowmon {
 
 namespace {
@@ -241,10 +243,17 @@ Refusal judge_category(const Instruction& instruction) {
     }
 }
 
+constexpr uint8_t repe = 0xf3;
+constexpr uint8_t repne = 0xf2;
+
 /// Branches whose moved form would not be the same.
 Refusal judge_branch(const Instruction& instruction) {
     // Intel ignores the prefix, AMD goes to a 16-bit address.
     if (instruction.info.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
+        return Refusal::encoding;
+    // To LOOPE and LOOPNE, some processors give the REP prefixes a meaning.
+    if (counts_down(instruction) &&
+        (has_prefix(instruction, repe) || has_prefix(instruction, repne)))
         return Refusal::encoding;
     if (flow_of(instruction) != Flow::call)
         return Refusal::none;
@@ -281,6 +290,17 @@ Flow flow_of(const Instruction& instruction) {
     default:
         return Flow::next;
     }
+}
+
+bool counts_down(const Instruction& instruction) {
+    return instruction.info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+           instruction.info.opcode >= 0xe0 && instruction.info.opcode <= 0xe3;
+}
+
+bool has_prefix(const Instruction& instruction, uint8_t prefix) {
+    const auto& raw = instruction.info.raw;
+    return std::any_of(raw.prefixes, raw.prefixes + raw.prefix_count,
+                       [prefix](const auto& one) { return one.value == prefix; });
 }
 
 bool is_nop(const Instruction& instruction) {

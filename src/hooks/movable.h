@@ -26,6 +26,12 @@ Refusal judge_move(const Instruction& instruction);
 /// True if it accesses memory, or is one of the few others that fault on their operands.
 bool may_fault(const Instruction& instruction);
 
+/// LOOP, LOOPE, LOOPNE, JRCXZ or JECXZ.
+bool counts_down(const Instruction& instruction);
+
+/// A prefix byte other than REX, whether or not it means something there.
+bool has_prefix(const Instruction& instruction, uint8_t prefix);
+
 /// A NOP of any length, or an XCHG of a register with itself.
 bool is_nop(const Instruction& instruction);
 

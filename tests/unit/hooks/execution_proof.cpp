@@ -40,6 +40,12 @@ bool has_stack(const Ending& ending) {
            stack_pointer <= Fence::stack().value + Fence::stack_size - stack_margin;
 }
 
+/// The two halves of the address space: what bit 47 says, all above it say.
+bool canonical(uint64_t address) {
+    uint64_t above = address >> 47;
+    return above == 0 || above == 0x1ffff;
+}
+
 } // namespace
 
 void ExecutionProof::check(const Displaced& displaced) {
@@ -81,6 +87,10 @@ ExecutionProof::Outcome ExecutionProof::execute(const Displaced& displaced) {
             fence_.run(Fence::original(), code->bytes, start, interrupts, Fence::Guard::off);
         if (original.signal == SIGILL)
             return read(displaced);
+        // The STI of a piece is done by a signal handler, from which not every machine can
+        // return with such a stack pointer.
+        if (interrupts && !canonical(original.registers.gpr[4]))
+            continue;
         // Leaving for afar takes a stack, which the kernel always has.
         bool far = (round & 2) && has_stack(original);
         Gva at = far ? Fence::far_piece() : Fence::near_piece();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tests/unit/hooks/fence.h"
 
+#include <algorithm>
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <csignal>
@@ -39,9 +40,8 @@ constexpr int after_step = TRAP_TRACE;
 constexpr size_t xmm_offset = 160;
 constexpr size_t fpu_stack_offset = 32;
 constexpr size_t mxcsr_offset = 24;
-constexpr size_t magic_offset = 464; // struct _fpx_sw_bytes
+constexpr size_t extended_size_offset = 468; // of struct _fpx_sw_bytes
 constexpr size_t xstate_bv_offset = 512;
-constexpr uint32_t fp_xstate_magic = 0x46505853;
 constexpr uint64_t x87_sse_avx = 7;
 
 constexpr int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -123,16 +123,25 @@ void end_run(ucontext_t* context, int signal, const siginfo_t* info) {
 
 bool in_piece(uint64_t rip) { return rip >= g.piece && rip < g.piece + g.piece_size; }
 
+/// REX, or one of the older ones.
+bool is_prefix(uint8_t byte) {
+    constexpr uint8_t old[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3};
+    return (byte & 0xf0) == 0x40 ||
+           std::find(std::begin(old), std::end(old), byte) != std::end(old);
+}
+
 /// STI and CLI fault in user mode; done here instead. True if that was it.
 bool emulate_interrupt_flag(ucontext_t* context) {
     gregset_t& regs = context->uc_mcontext.gregs;
     auto rip = static_cast<uint64_t>(regs[REG_RIP]);
+    while (in_piece(rip) && is_prefix(*reinterpret_cast<const uint8_t*>(rip)))
+        rip++;
     if (!in_piece(rip))
         return false;
     uint8_t opcode = *reinterpret_cast<const uint8_t*>(rip);
     if (opcode != op_sti && opcode != op_cli)
         return false;
-    regs[REG_RIP]++;
+    regs[REG_RIP] = static_cast<long long>(rip + 1);
     g.ending->interrupts = opcode == op_sti;
     if (g.guarded && opcode == op_sti) {
         regs[REG_EFL] |= trap_flag;
@@ -158,6 +167,9 @@ void handle(int signal, siginfo_t* info, void* raw) {
     }
     if (g.phase == 1 && signal == SIGTRAP) {
         std::memcpy(g.saved, regs, sizeof(g.saved));
+        uint32_t size = 0;
+        std::memcpy(&size, fpu_of(context) + extended_size_offset, sizeof(size));
+        g.fpu_size = std::min<size_t>(size, g.saved_fpu.size());
         std::memcpy(g.saved_fpu.data(), fpu_of(context), g.fpu_size);
         load(context, *g.start);
         g.phase = 2;
@@ -194,16 +206,12 @@ void open_code(uint64_t at, size_t size) {
     std::memset(reinterpret_cast<void*>(at), int3, size);
 }
 
-/// How much of the FPU's state a signal saves, and where the upper halves are.
+/// Where a signal saves the upper halves of the vector registers.
 void find_fpu_layout() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(0xd, 2, &a, &b, &c, &d) || a != 256)
         throw std::runtime_error("this CPU has no AVX state");
     g.ymm_offset = b;
-    __get_cpuid_count(0xd, 0, &a, &b, &c, &d);
-    g.fpu_size = b;
-    if (g.fpu_size > g.saved_fpu.size())
-        throw std::runtime_error("this CPU has more state than was thought of");
 }
 
 } // namespace

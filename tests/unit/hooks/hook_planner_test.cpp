@@ -234,6 +234,7 @@ TEST(Movable, RefusedWithTheirReasons) {
     EXPECT_EQ(move({0xdf, 0x2f}), Refusal::fpu_address);                    // fild
     EXPECT_EQ(move({0xe8, 1, 0, 0, 0}), Refusal::speculation);              // call over an INT3
     EXPECT_EQ(move({0x66, 0xe9, 0, 0, 0, 0}), Refusal::encoding);           // data16 jmp
+    EXPECT_EQ(move({0xf2, 0xe1, 0x10}), Refusal::encoding);                 // repne loope
     EXPECT_EQ(move({0xff, 0xd4}), Refusal::encoding);                       // call rsp
     EXPECT_EQ(move({0xff, 0x54, 0x24, 0xf8}), Refusal::encoding);           // call [rsp-8]
     EXPECT_EQ(move({0x67, 0x8b, 0x05, 0, 0, 0, 0}), Refusal::encoding);     // mov eax, [eip]

@@ -76,8 +76,11 @@ class Reader {
     std::string conditional(const Instruction& original) {
         left_ = true;
         auto branch = next();
+        // The prefix chooses the counter; to other branches it means nothing.
+        bool counts = (original.info.opcode & 0xf0) == 0xe0;
         if (!branch || branch->info.mnemonic != original.info.mnemonic ||
-            branch->info.address_width != original.info.address_width || !branch->branch_target())
+            (counts && branch->info.address_width != original.info.address_width) ||
+            !branch->branch_target())
             return "became `" + text_of(branch) + "`";
         if (auto wrong = exit_to(original.end()); !wrong.empty())
             return "not taken: " + wrong;
