@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What users' words mean, in a small kernel made for it.
+#include "src/hooks/hook_names.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace shadowmon {
+namespace {
+
+constexpr Gva start(0xffffffff81000000);
+constexpr uint64_t function_size = 32;
+constexpr const char* thunk = "__x86_return_thunk";
+
+/// Functions of 32 bytes each, filled up with INT3.
+class SmallKernel {
+  public:
+    SmallKernel& function(const char* name, std::initializer_list<int> code, char type = 't') {
+        Gva at = start + bytes_.size();
+        symbols_.push_back({name, at.value, type, false});
+        entries_.push_back(at);
+        for (int value : code)
+            bytes_.push_back(static_cast<std::byte>(value));
+        bytes_.resize((bytes_.size() + function_size - 1) / function_size * function_size,
+                      std::byte{0xcc});
+        return *this;
+    }
+    SmallKernel& symbol(const char* name, uint64_t value, char type) {
+        symbols_.push_back({name, value, type, false});
+        return *this;
+    }
+    void make() {
+        CodeMap map(start, bytes_, entries_, {});
+        std::vector<Refusal> functions(map.functions().size(), Refusal::none);
+        kallsyms_.emplace(Kallsyms::of(symbols_, "made"));
+        planner_.emplace(KernelCode{map, functions, {}, {}, {}}, HookPolicy{}, &*kallsyms_);
+    }
+    Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max = 100) {
+        if (!planner_)
+            make();
+        return HookNames(*planner_, *kallsyms_).find(words, max);
+    }
+
+  private:
+    std::vector<std::byte> bytes_;
+    std::vector<Gva> entries_;
+    std::vector<Symbol> symbols_;
+    std::optional<Kallsyms> kallsyms_;
+    std::optional<HookPlanner> planner_;
+};
+
+/// nop5; push rbp; mov rbp, rsp; xor eax, eax; pop rbp; ret
+constexpr std::initializer_list<int> ordinary = {0x0f, 0x1f, 0x44, 0x00, 0x00, 0x55, 0x48,
+                                                 0x89, 0xe5, 0x31, 0xc0, 0x5d, 0xc3};
+
+class HookNamesTest : public testing::Test {
+  protected:
+    HookNamesTest() {
+        kernel_.function("vfs_read", ordinary)
+            .function("vfs_write", ordinary)
+            // endbr64; nop5; mov edi, 1; ret: what is behind the first move has no arguments
+            .function("first_is_good",
+                      {0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x1f, 0x44, 0, 0, 0xbf, 1, 0, 0, 0, 0xc3})
+            // hlt, which waits; mov rax, rcx; ret
+            .function("arguments_survive", {0xf4, 0x48, 0x89, 0xc8, 0xc3})
+            // hlt; ud2
+            .function("arguments_nowhere", {0xf4, 0x0f, 0x0b})
+            // test edi, edi; je +4; xor eax, eax; ret; int3; xor eax, eax; ret
+            .function("two_returns",
+                      {0x85, 0xff, 0x74, 4, 0x31, 0xc0, 0xc3, 0xcc, 0x31, 0xc0, 0xc3})
+            // jmp vfs_read
+            .function("tail_call", {0xe9, 0x3b, 0xff, 0xff, 0xff})
+            .function("static_one", ordinary)
+            .function("static_one", ordinary)
+            .symbol("jiffies", 0xffffffff82000000, 'D')
+            .symbol("start_kernel", 0xffffffff83000000, 'T');
+    }
+    std::string error(const std::vector<std::string>& words, size_t max = 100) {
+        auto found = kernel_.find(words, max);
+        return found ? "found" : found.error().message();
+    }
+    Gva only(const char* word) {
+        auto found = kernel_.find({word});
+        EXPECT_TRUE(found) << found.error().message();
+        EXPECT_EQ(found ? found->places.size() : 0, 1u) << word;
+        return found && !found->places.empty() ? found->places[0].displaced.address() : Gva();
+    }
+
+    SmallKernel kernel_;
+};
+
+#define EXPECT_SAYS(words, text) EXPECT_NE(error words.find(text), std::string::npos) << error words
+
+TEST_F(HookNamesTest, FunctionsBeginBehindWhatTheKernelKeepsThere) {
+    EXPECT_EQ(only("vfs_read"), start + 5);
+    EXPECT_EQ(only("vfs_write"), start + 32 + 5);
+    // ENDBR64 can be displaced: it marks a target, and does nothing.
+    EXPECT_EQ(only("first_is_good"), start + 64);
+}
+
+TEST_F(HookNamesTest, WhatCannotBeHookedIsPassedOverAndTold) {
+    auto found = kernel_.find({"arguments_survive"});
+    ASSERT_TRUE(found) << found.error().message();
+    EXPECT_EQ(found->places[0].displaced.address(), start + 96 + 1);
+    ASSERT_EQ(found->notes.size(), 1u);
+    EXPECT_NE(found->notes[0].find("hooked at arguments_survive+0x1, because arguments_survive "
+                                   "cannot be"),
+              std::string::npos)
+        << found->notes[0];
+    EXPECT_SAYS(({"arguments_nowhere"}), "arguments_nowhere: no instruction at its beginning");
+}
+
+TEST_F(HookNamesTest, OffsetsAndAddresses) {
+    EXPECT_EQ(only("vfs_read+0x9"), start + 9);
+    EXPECT_EQ(only("vfs_read+9"), start + 9);
+    EXPECT_EQ(only("0xffffffff81000009"), start + 9);
+    auto found = kernel_.find({"0xffffffff81000009"});
+    EXPECT_EQ(found->places[0].name, "vfs_read+0x9");
+    EXPECT_SAYS(({"vfs_read+7"}), "it is inside an instruction");
+    EXPECT_SAYS(({"vfs_read+32"}), "the function is 0x20 bytes long");
+    EXPECT_SAYS(({"vfs_read+"}), "a number is needed");
+    EXPECT_SAYS(({"vfs_read+x"}), "a number is needed");
+    EXPECT_SAYS(({"vfs_read+99999999999999999999"}), "a number is needed");
+    EXPECT_SAYS(({"0xnonsense"}), "is no address");
+    EXPECT_SAYS(({"0x1000"}), "cannot be hooked");
+}
+
+TEST_F(HookNamesTest, Returns) {
+    auto found = kernel_.find({"two_returns%return"});
+    ASSERT_TRUE(found) << found.error().message();
+    ASSERT_EQ(found->places.size(), 2u);
+    EXPECT_EQ(found->places[0].displaced.address(), start + 160 + 6);
+    EXPECT_EQ(found->places[1].displaced.address(), start + 160 + 10);
+    EXPECT_EQ(found->places[1].name, "two_returns%return");
+    EXPECT_SAYS(({"tail_call%return"}), "other functions, which it jumps to, return for it");
+    EXPECT_SAYS(({"vfs_read+9%return"}), "a number is needed");
+    EXPECT_SAYS(({"%return"}), "the guest's kernel has no function");
+}
+
+TEST_F(HookNamesTest, ReturnsByTheThunk) {
+    SmallKernel kernel;
+    // xor eax, eax; jmp __x86_return_thunk
+    kernel.function("by_thunk", {0x31, 0xc0, 0xe9, 0x19, 0x00, 0x00, 0x00})
+        .function(thunk, {0xc3, 0xcc});
+    auto found = kernel.find({"by_thunk%return"});
+    ASSERT_TRUE(found) << found.error().message();
+    ASSERT_EQ(found->places.size(), 1u);
+    EXPECT_EQ(found->places[0].displaced.address(), start + 2);
+    EXPECT_TRUE(found->notes.empty());
+}
+
+TEST_F(HookNamesTest, Patterns) {
+    auto found = kernel_.find({"vfs_*", "vfs_read"});
+    ASSERT_TRUE(found) << found.error().message();
+    ASSERT_EQ(found->places.size(), 2u) << "none twice";
+    EXPECT_EQ(found->places[0].name, "vfs_read");
+    EXPECT_EQ(found->places[1].name, "vfs_write");
+    EXPECT_TRUE(found->notes.empty());
+
+    found = kernel_.find({"arguments_*"});
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->places.size(), 1u);
+    ASSERT_EQ(found->notes.size(), 1u);
+    EXPECT_NE(found->notes[0].find("arguments_*: 1 of 2 functions cannot be hooked; 1: "),
+              std::string::npos)
+        << found->notes[0];
+    EXPECT_SAYS(({"zz*"}), "no function of the guest's kernel is named like \"zz*\"");
+    EXPECT_SAYS(({"*"}, 3), "there is room for 3");
+    EXPECT_EQ(kernel_.find({"vfs_*%return"})->places.size(), 2u);
+}
+
+TEST_F(HookNamesTest, WordsThatMeanNothing) {
+    EXPECT_SAYS(({"vfs_raed"}), "has no function \"vfs_raed\"; similar: vfs_read");
+    EXPECT_SAYS(({"read"}), "similar: vfs_read");
+    EXPECT_SAYS(({"quite_another_thing"}), "has no function");
+    EXPECT_SAYS(({"static_one"}), "is the name of 2 functions; name one by its address: 0x");
+    EXPECT_SAYS(({"jiffies"}), "is no function of the kernel's text (0xffffffff82000000 is data)");
+    EXPECT_SAYS(({"start_kernel"}), "is code for booting");
+    EXPECT_SAYS(({""}), "a hook needs a name");
+    EXPECT_SAYS(({"vfs_read", "nothing_like_it"}), "has no function");
+}
+
+} // namespace
+} // namespace shadowmon
