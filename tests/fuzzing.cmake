@@ -31,7 +31,7 @@ if(NOT SM_FUZZING)
   return()
 endif()
 
-function(sm_fuzz_objects objects)
+function(sm_fuzz_objects list_name)
   cmake_parse_arguments(arg "" "" "SOURCES;INCLUDES;DEPENDS" ${ARGN})
   list(TRANSFORM arg_INCLUDES PREPEND -I)
   foreach(source ${arg_SOURCES})
@@ -46,9 +46,9 @@ function(sm_fuzz_objects objects)
       DEPFILE ${object}.d
       COMMENT "Compiling ${source} for fuzzing"
       VERBATIM)
-    list(APPEND ${objects} ${object})
+    list(APPEND ${list_name} ${object})
   endforeach()
-  set(${objects} ${${objects}} PARENT_SCOPE)
+  set(${list_name} ${${list_name}} PARENT_SCOPE)
 endfunction()
 
 function(sm_add_fuzzer name)
