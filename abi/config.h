@@ -48,18 +48,27 @@ struct sm_config {
     struct sm_window windows[SM_MAX_WINDOWS];
     struct sm_offsets offsets;
     uint64_t idt20_handler; /* the guest's own handler of vector 20, 0 if it had none */
-    uint64_t reserved[8];
+    uint32_t hook_capacity; /* hook ids are below this; at most SM_MAX_HOOKS */
+    uint32_t pad;
+    uint64_t reserved[7];
 };
 
 /*
  * One hook. Hash table: index (rip * SM_HOOK_HASH) >> 32 & hook_mask, then linear
  * probing; rip 0 ends a probe. rip is what the interrupt frame says: site + 2.
+ *
+ * The host changes the table while the payload reads it. It writes rip last (release) and so
+ * publishes the entry; to remove it, it sets rip to SM_HOOK_REMOVED, which a probe passes over
+ * and which is no hook's address. The rest of a removed entry stays as it is until nobody can
+ * be reading it any more: until every slot has been seen idle, or two claims on.
  */
 #define SM_HOOK_HASH 0x9e3779b97f4a7c15ull
+#define SM_HOOK_REMOVED 1
 
 enum sm_hook_flags {
     SM_HOOK_COMPAT = 1u << 0,   /* system-call hook of the 32-bit entries */
     SM_HOOK_NR_IN_AX = 1u << 1, /* with COMPAT: the number is still in ax, orig_ax is not set yet */
+    SM_HOOK_LIMITED = 1u << 2,  /* there is a struct sm_limit for it */
 };
 
 struct sm_hook {
@@ -71,7 +80,38 @@ struct sm_hook {
     uint64_t resume_if0; /* the same for a site entered with interrupts off */
 };
 
+/*
+ * At most so many events of one hook per window of time, of all vCPUs together; what comes above
+ * is counted and not recorded. Windows are numbered: tsc * windows_per_tick / 2^64.
+ */
+struct sm_limit {
+    uint64_t state;            /* of the payload: number of the window << 24 | events in it */
+    uint64_t windows_per_tick; /* 2^64 / ticks of a window */
+    uint32_t events;           /* at most SM_LIMIT_MAX_EVENTS; the host may change it at any time */
+    uint32_t pad[3];
+};
+#define SM_LIMIT_COUNT_BITS 24
+#define SM_LIMIT_MAX_EVENTS 0xffffff
+
+/*
+ * What became of the entries by a hook. The counters of a slot are a uint64_t for each hook id for
+ * each of these: counters[kind * hook_capacity + id]. Who holds the slot is the only writer; the
+ * host adds up those of all slots.
+ */
+enum sm_counter {
+    SM_COUNTER_RECORDED = 0,
+    SM_COUNTER_LOST = 1,    /* the ring had no room */
+    SM_COUNTER_LIMITED = 2, /* above the hook's limit */
+    SM_COUNTERS = 3
+};
+
 SM_STATIC_ASSERT(sizeof(struct sm_hook) == 32);
+SM_STATIC_ASSERT(sizeof(struct sm_limit) == 32);
+SM_STATIC_ASSERT(2 * SM_MAX_HOOKS * sizeof(struct sm_hook) == SM_HOOKS_MAX_SIZE);
+SM_STATIC_ASSERT(SM_MAX_HOOKS * sizeof(struct sm_limit) == SM_LIMITS_MAX_SIZE);
+SM_STATIC_ASSERT(SM_MAX_HOOKS * SM_DISPLACED_PER_HOOK == SM_DISPLACED_MAX_SIZE);
+SM_STATIC_ASSERT(SM_RING_DATA_OFFSET + SM_RING_MAX_DATA <= SM_RING_COUNTERS_OFFSET);
+SM_STATIC_ASSERT(SM_RING_COUNTERS_OFFSET + SM_COUNTERS * SM_MAX_HOOKS * 8 < SM_RING_STRIDE);
 SM_STATIC_ASSERT(sizeof(struct sm_offsets) == 32);
 SM_STATIC_ASSERT(sizeof(struct sm_config) <= SM_PAGE_SIZE);
 SM_STATIC_ASSERT(offsetof(struct sm_config, windows) == 48);

@@ -109,7 +109,6 @@ Layout make_layout(const PayloadImage& payload) {
     Geometry geometry;
     geometry.slots = 2;
     geometry.ring_size = 1 << 16;
-    geometry.displaced_size = SM_PAGE_SIZE;
     geometry.text_size = payload.text().size;
     geometry.rodata_size = payload.rodata().size;
     geometry.data_size = payload.data().size;
@@ -186,7 +185,7 @@ void Bench::build_compartment() {
 
     const Area& hooks = layout_.area(AreaKind::hooks);
     auto* table = reinterpret_cast<sm_hook*>(&region_[size_t{hooks.first_page} * SM_PAGE_SIZE]);
-    for (uint32_t i = 0; i < layout_.geometry().hook_entries; i++)
+    for (uint32_t i = 0; i < layout_.geometry().hook_entries(); i++)
         if (table[i].rip == hook.rip)
             hook_ = &table[i];
     SM_CHECK(hook_ != nullptr);

@@ -17,6 +17,7 @@ using namespace shadowmon::payload;
 
 constexpr uint32_t kRingSize = 1 << 20;
 constexpr uint64_t kRip = 0x1000;
+constexpr uint32_t kCapacity = 2;
 
 /// A guest whose memory is this process's. One window covers it, as the direct map does.
 class HostMachine {
@@ -25,6 +26,7 @@ class HostMachine {
         memory_ = std::make_unique<Memory>();
         config_.slots = 1;
         config_.ring_size = kRingSize;
+        config_.hook_capacity = kCapacity;
         config_.task_size = 0x1000;
         config_.nr_windows = 1;
         config_.windows[0] = {address(memory_.get()), sizeof(Memory)};
@@ -61,6 +63,8 @@ class HostMachine {
     const sm_hook* hooks() const { return &hook_; }
     sm_ring& ring_of(const sm_slot&) const { return *ring_; }
     uint8_t* ring_data(sm_ring&) const { return reinterpret_cast<uint8_t*>(data_.get()); }
+    uint64_t* counters_of(sm_ring&) const { return counters_.get(); }
+    sm_limit& limit_of(const sm_hook&) const { return *limit_; }
     uint64_t cr3() const { return 0; }
     uint64_t gs_base() const { return address(&memory_->current); }
     uint64_t call_host(uint64_t) const { return 1; }
@@ -84,6 +88,8 @@ class HostMachine {
     sm_hook hook_{};
     std::unique_ptr<sm_slot> slot_ = std::make_unique<sm_slot>();
     std::unique_ptr<sm_ring> ring_ = std::make_unique<sm_ring>();
+    std::unique_ptr<uint64_t[]> counters_ = std::make_unique<uint64_t[]>(SM_COUNTERS * kCapacity);
+    std::unique_ptr<sm_limit> limit_ = std::make_unique<sm_limit>();
     std::unique_ptr<std::byte[]> data_ = std::make_unique<std::byte[]>(kRingSize);
 };
 

@@ -15,9 +15,10 @@ template <class Hw> const sm_hook* find_hook(const Hw& hw, u64 rip) {
     /* A full table has no entry that ends a probe: stop when all have been looked at. */
     for (u32 left = mask;; left--) {
         const sm_hook* hook = &table[index];
-        if (hook->rip == rip) [[likely]]
-            return rip != 0 ? hook : nullptr;
-        if (hook->rip == 0 || left == 0)
+        const u64 found = __atomic_load_n(&hook->rip, __ATOMIC_ACQUIRE);
+        if (found == rip) [[likely]]
+            return rip > SM_HOOK_REMOVED ? hook : nullptr;
+        if (found == 0 || left == 0)
             return nullptr;
         index = (index + 1) & mask;
     }

@@ -13,6 +13,7 @@
 extern "C" {
 [[gnu::visibility("hidden")]] extern const sm_config sm_config_page;
 [[gnu::visibility("hidden")]] extern const sm_hook sm_hook_table[];
+[[gnu::visibility("hidden")]] extern sm_limit sm_limits[];
 [[gnu::visibility("hidden")]] extern shadowmon::payload::u8 sm_slots[];
 [[gnu::visibility("hidden")]] extern shadowmon::payload::u8 sm_rings[];
 }
@@ -23,6 +24,7 @@ class Machine {
   public:
     const sm_config& config() const { return sm_config_page; }
     const sm_hook* hooks() const { return sm_hook_table; }
+    sm_limit& limit_of(const sm_hook& hook) const { return sm_limits[hook.id]; }
 
     /* By arithmetic: slot and ring have the same number. */
     sm_ring& ring_of(const sm_slot& slot) const {
@@ -33,6 +35,10 @@ class Machine {
 
     u8* ring_data(sm_ring& ring) const {
         return reinterpret_cast<u8*>(&ring) + SM_RING_DATA_OFFSET;
+    }
+
+    u64* counters_of(sm_ring& ring) const {
+        return reinterpret_cast<u64*>(reinterpret_cast<u8*>(&ring) + SM_RING_COUNTERS_OFFSET);
     }
 
     /*

@@ -2,10 +2,10 @@
 #include "src/compartment/compartment.h"
 
 #include "payload/symbols.h"
+#include "src/compartment/hook_table.h"
 #include "src/compartment/page_tables.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <cstring>
 #include <limits>
@@ -45,19 +45,28 @@ Status chain_to(Gva handler, const PayloadImage& payload, std::span<std::byte> g
     return {};
 }
 
-void insert_hook(std::span<sm_hook> table, const sm_hook& hook) {
-    uint64_t mask = table.size() - 1;
-    uint64_t index = (hook.rip * SM_HOOK_HASH) >> 32 & mask;
-    while (table[index].rip != 0)
-        index = (index + 1) & mask;
-    table[index] = hook;
-}
-
 } // namespace
 
-uint32_t hook_table_entries(size_t hooks) {
-    constexpr size_t page = SM_PAGE_SIZE / sizeof(sm_hook);
-    return static_cast<uint32_t>(std::bit_ceil(std::max(page, 2 * hooks)));
+std::span<sm_hook> hooks_in(const Layout& layout, std::span<std::byte> region) {
+    auto bytes = bytes_of(layout.area(AreaKind::hooks), region);
+    return {reinterpret_cast<sm_hook*>(bytes.data()), layout.geometry().hook_entries()};
+}
+
+std::span<std::byte> displaced_in(const Layout& layout, std::span<std::byte> region) {
+    return bytes_of(layout.area(AreaKind::displaced), region)
+        .first(layout.geometry().displaced_size());
+}
+
+std::span<sm_limit> limits_in(const Layout& layout, std::span<std::byte> region) {
+    auto bytes = bytes_of(layout.area(AreaKind::limits), region);
+    return {reinterpret_cast<sm_limit*>(bytes.data()), layout.geometry().capacity};
+}
+
+std::span<const uint64_t> counters_in(const Layout& layout, std::span<std::byte> region,
+                                      uint32_t index) {
+    auto bytes = bytes_of(layout.area(AreaKind::counters, index), region);
+    return {reinterpret_cast<const uint64_t*>(bytes.data()),
+            size_t{SM_COUNTERS} * layout.geometry().capacity};
 }
 
 Status fill_region(const Layout& layout, const PayloadImage& payload,
@@ -86,17 +95,15 @@ Status fill_region(const Layout& layout, const PayloadImage& payload,
     config.version = SM_ABI_VERSION;
     config.slots = geometry.slots;
     config.ring_size = geometry.ring_size;
-    config.hook_mask = geometry.hook_entries - 1;
+    config.hook_mask = geometry.hook_entries() - 1;
+    config.hook_capacity = geometry.capacity;
     std::memcpy(bytes_of(layout.area(AreaKind::config), region).data(), &config, sizeof(config));
 
-    if (contents.hooks.size() >= geometry.hook_entries)
-        return failf("{} hooks do not fit a table of {}", contents.hooks.size(),
-                     geometry.hook_entries);
-    std::span<sm_hook> table(
-        reinterpret_cast<sm_hook*>(bytes_of(layout.area(AreaKind::hooks), region).data()),
-        geometry.hook_entries);
+    auto table = HookTable::make(hooks_in(layout, region), geometry.capacity);
+    if (!table)
+        return fail(table.error());
     for (const sm_hook& hook : contents.hooks)
-        insert_hook(table, hook);
+        SM_TRY(table->insert(hook));
 
     for (uint32_t i = 0; i < geometry.slots; i++) {
         uint32_t index = i;

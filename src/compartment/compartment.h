@@ -18,15 +18,21 @@ struct CompartmentContents {
     std::span<const std::byte> displaced;
 };
 
-/// The fewest entries for `hooks` hooks at which the table stays half empty.
-uint32_t hook_table_entries(size_t hooks);
-
 /// Fills the region, which is all zeroes, as `layout` says: page tables, payload with
 /// the gate's chain jump set to the guest's own handler, configuration, hook table,
 /// slots, empty rings. After this it is ready to be protected and armed.
 Status fill_region(const Layout& layout, const PayloadImage& payload,
                    const CompartmentContents& contents, Gpa region_gpa,
                    std::span<std::byte> region);
+
+/// The parts of hooks that come and go.
+std::span<sm_hook> hooks_in(const Layout& layout, std::span<std::byte> region);
+std::span<std::byte> displaced_in(const Layout& layout, std::span<std::byte> region);
+std::span<sm_limit> limits_in(const Layout& layout, std::span<std::byte> region);
+
+/// The counters of one slot; enum sm_counter says how they are arranged.
+std::span<const uint64_t> counters_in(const Layout& layout, std::span<std::byte> region,
+                                      uint32_t index);
 
 /// The parts that the host reads events from.
 sm_ring* ring_in(const Layout& layout, std::span<std::byte> region, uint32_t index);

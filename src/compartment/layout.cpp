@@ -3,6 +3,7 @@
 
 #include "abi/config.h"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <set>
@@ -37,9 +38,11 @@ Rights rights_of(AreaKind kind) {
     case AreaKind::hooks:
         return {0, r, false, false};
     case AreaKind::data:
+    case AreaKind::limits:
     case AreaKind::slot:
     case AreaKind::stack:
     case AreaKind::ring:
+    case AreaKind::counters:
         return {0, r | w, true, false};
     }
     return {};
@@ -50,6 +53,17 @@ uint32_t pages_of(uint64_t bytes) {
 }
 
 } // namespace
+
+uint32_t Geometry::hook_entries() const {
+    constexpr uint32_t page = SM_PAGE_SIZE / sizeof(sm_hook);
+    return std::bit_ceil(std::max(page, 2 * capacity));
+}
+
+uint32_t Geometry::displaced_size() const { return capacity * SM_DISPLACED_PER_HOOK; }
+
+uint32_t Geometry::counters_size() const {
+    return capacity * SM_COUNTERS * static_cast<uint32_t>(sizeof(uint64_t));
+}
 
 void Layout::add(AreaKind kind, uint32_t index, uint64_t offset, uint64_t bytes) {
     Rights rights = rights_of(kind);
@@ -66,31 +80,33 @@ Result<Layout> Layout::make(const Geometry& g) {
         g.ring_size > SM_RING_MAX_DATA)
         return failf("a ring of {} bytes: a power of two from {} to {} is possible", g.ring_size,
                      SM_PAGE_SIZE, SM_RING_MAX_DATA);
-    if (!std::has_single_bit(g.hook_entries) ||
-        g.hook_entries * sizeof(sm_hook) > SM_HOOKS_MAX_SIZE)
-        return failf("{} entries of the hook table are too many", g.hook_entries);
-    if (g.displaced_size > SM_DISPLACED_MAX_SIZE || g.text_size > SM_TEXT_MAX_SIZE ||
-        g.rodata_size > SM_RODATA_MAX_SIZE || g.data_size > SM_DATA_MAX_SIZE)
-        return failf("the payload or the displaced instructions are too big for the compartment");
+    if (g.capacity == 0 || g.capacity > SM_MAX_HOOKS)
+        return failf("room for {} hooks: from 1 to {} are possible", g.capacity, SM_MAX_HOOKS);
+    if (g.text_size > SM_TEXT_MAX_SIZE || g.rodata_size > SM_RODATA_MAX_SIZE ||
+        g.data_size > SM_DATA_MAX_SIZE)
+        return failf("the payload is too big for the compartment");
 
     Layout layout;
     layout.geometry_ = g;
     layout.add(AreaKind::page_tables, 0, 0, 0); // counted below, once the areas are known
     layout.add(AreaKind::gate, 0, SM_GATE_OFFSET, SM_PAGE_SIZE);
-    layout.add(AreaKind::displaced, 0, SM_DISPLACED_OFFSET, g.displaced_size);
+    layout.add(AreaKind::displaced, 0, SM_DISPLACED_OFFSET, g.displaced_size());
     layout.add(AreaKind::text, 0, SM_TEXT_OFFSET, g.text_size);
     layout.add(AreaKind::rodata, 0, SM_RODATA_OFFSET, g.rodata_size);
     layout.add(AreaKind::config, 0, SM_CONFIG_OFFSET, SM_PAGE_SIZE);
-    layout.add(AreaKind::hooks, 0, SM_HOOKS_OFFSET, g.hook_entries * sizeof(sm_hook));
+    layout.add(AreaKind::hooks, 0, SM_HOOKS_OFFSET, g.hook_entries() * sizeof(sm_hook));
     layout.add(AreaKind::data, 0, SM_DATA_OFFSET, g.data_size);
+    layout.add(AreaKind::limits, 0, SM_LIMITS_OFFSET, g.capacity * sizeof(sm_limit));
     for (uint32_t i = 0; i < g.slots; i++) {
         uint64_t slot = SM_SLOTS_OFFSET + uint64_t{i} * SM_SLOT_STRIDE;
         layout.add(AreaKind::slot, i, slot, sizeof(sm_slot));
         layout.add(AreaKind::stack, i, slot + SM_SLOT_STACK_OFFSET, SM_SLOT_STACK_SIZE);
     }
-    for (uint32_t i = 0; i < g.slots; i++)
-        layout.add(AreaKind::ring, i, SM_RINGS_OFFSET + uint64_t{i} * SM_RING_STRIDE,
-                   SM_RING_DATA_OFFSET + uint64_t{g.ring_size});
+    for (uint32_t i = 0; i < g.slots; i++) {
+        uint64_t ring = SM_RINGS_OFFSET + uint64_t{i} * SM_RING_STRIDE;
+        layout.add(AreaKind::ring, i, ring, SM_RING_DATA_OFFSET + uint64_t{g.ring_size});
+        layout.add(AreaKind::counters, i, ring + SM_RING_COUNTERS_OFFSET, g.counters_size());
+    }
 
     std::set<uint64_t> tables;
     for (const Area& area : layout.areas_)

@@ -10,13 +10,19 @@
 
 namespace shadowmon {
 
+/// Hooks that a compartment has room for when the user may add some to a running trace.
+inline constexpr uint32_t default_hook_capacity = 2048;
+
 /// Sizes that the host chooses for one compartment.
 struct Geometry {
-    uint32_t slots = 4;                                     ///< power of two, at most SM_MAX_SLOTS
-    uint32_t ring_size = 1u << 20;                          ///< data bytes per ring, power of two
-    uint32_t hook_entries = 128;                            ///< of the hook table, power of two
-    uint32_t displaced_size = 0;                            ///< bytes of displaced instructions
+    uint32_t slots = 4;            ///< power of two, at most SM_MAX_SLOTS
+    uint32_t ring_size = 1u << 20; ///< data bytes per ring, power of two
+    uint32_t capacity = 64;        ///< hooks at a time, at most SM_MAX_HOOKS; ids are below it
     uint32_t text_size = 0, rodata_size = 0, data_size = 0; ///< bytes, of the payload
+
+    uint32_t hook_entries() const;   ///< of the hook table, a power of two
+    uint32_t displaced_size() const; ///< bytes of displaced instructions
+    uint32_t counters_size() const;  ///< bytes of one slot's counters
 };
 
 enum class AreaKind {
@@ -28,15 +34,17 @@ enum class AreaKind {
     config,
     hooks,
     data,
+    limits,
     slot,
     stack,
-    ring
+    ring,
+    counters
 };
 
 /// Consecutive pages of the region with one purpose and one set of rights.
 struct Area {
     AreaKind kind;
-    uint32_t index;      ///< of the slot or ring, else 0
+    uint32_t index;      ///< of the slot, ring or counters, else 0
     uint64_t offset;     ///< from SM_COMPARTMENT_GVA; page tables are mapped nowhere
     uint32_t first_page; ///< in the region
     uint32_t pages;
@@ -58,7 +66,7 @@ class Layout {
     uint32_t pages() const { return pages_; }
     uint32_t table_pages() const { return areas_.front().pages; }
 
-    /// The area of a kind; `index` for slots, stacks and rings.
+    /// The area of a kind; `index` for slots, stacks, rings and counters.
     const Area& area(AreaKind kind, uint32_t index = 0) const;
 
     /// Rights of the region's pages in both views, few calls for many pages.

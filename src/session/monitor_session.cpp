@@ -137,8 +137,7 @@ Status MonitorSession::build(const SessionOptions& options, const StepLog& log) 
     Geometry geometry;
     geometry.slots = slots_for(info->nr_vcpus);
     geometry.ring_size = options.ring_size;
-    geometry.hook_entries = hook_table_entries(plan_.hooks.size());
-    geometry.displaced_size = static_cast<uint32_t>(plan_.displaced.size());
+    geometry.capacity = std::max(geometry.capacity, static_cast<uint32_t>(plan_.hooks.size()));
     geometry.text_size = static_cast<uint32_t>(payload->text().size);
     geometry.rodata_size = static_cast<uint32_t>(payload->rodata().size);
     geometry.data_size = static_cast<uint32_t>(payload->data().size);

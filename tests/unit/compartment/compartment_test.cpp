@@ -62,8 +62,7 @@ class Built : public testing::TestWithParam<unsigned> {
         Geometry g;
         g.slots = 8;
         g.ring_size = 0x10000;
-        g.hook_entries = 128;
-        g.displaced_size = 0x1100;
+        g.capacity = 66;
         g.text_size = static_cast<uint32_t>(payload->text().size);
         g.rodata_size = static_cast<uint32_t>(payload->rodata().size);
         g.data_size = static_cast<uint32_t>(payload->data().size);
@@ -108,21 +107,24 @@ std::vector<Expected> expected_areas(uint32_t slots, uint64_t ring_size) {
     constexpr uint8_t r = KVM_VIEWS_R, w = KVM_VIEWS_W, x = KVM_VIEWS_X;
     std::vector<Expected> areas = {
         {SM_GATE_OFFSET, 0x1000, x, r | x, false, true},
-        {SM_DISPLACED_OFFSET, 0x2000, x, 0, false, true},
+        {SM_DISPLACED_OFFSET, 0x3000, x, 0, false, true},
         {SM_TEXT_OFFSET, 0x2000, 0, r | x, false, true},
         {SM_RODATA_OFFSET, 0x1000, 0, r, false, false},
         {SM_CONFIG_OFFSET, 0x1000, 0, r, false, false},
-        {SM_HOOKS_OFFSET, 0x1000, 0, r, false, false},
+        {SM_HOOKS_OFFSET, 0x2000, 0, r, false, false},
         {SM_DATA_OFFSET, 0x2000, 0, r | w, true, false},
+        {SM_LIMITS_OFFSET, 0x1000, 0, r | w, true, false},
     };
     for (uint64_t i = 0; i < slots; i++) {
         uint64_t slot = SM_SLOTS_OFFSET + i * SM_SLOT_STRIDE;
         areas.push_back({slot, 0x1000, 0, r | w, true, false});
         areas.push_back({slot + SM_SLOT_STACK_OFFSET, SM_SLOT_STACK_SIZE, 0, r | w, true, false});
     }
-    for (uint64_t i = 0; i < slots; i++)
-        areas.push_back({SM_RINGS_OFFSET + i * SM_RING_STRIDE, SM_RING_DATA_OFFSET + ring_size, 0,
-                         r | w, true, false});
+    for (uint64_t i = 0; i < slots; i++) {
+        uint64_t ring = SM_RINGS_OFFSET + i * SM_RING_STRIDE;
+        areas.push_back({ring, SM_RING_DATA_OFFSET + ring_size, 0, r | w, true, false});
+        areas.push_back({ring + SM_RING_COUNTERS_OFFSET, 0x1000, 0, r | w, true, false});
+    }
     return areas;
 }
 
@@ -195,7 +197,8 @@ TEST_P(Contents, ConfigHooksSlotsAndChainJump) {
     EXPECT_EQ(config.version, uint32_t{SM_ABI_VERSION});
     EXPECT_EQ(config.slots, 8u);
     EXPECT_EQ(config.ring_size, 0x10000u);
-    EXPECT_EQ(config.hook_mask, 127u);
+    EXPECT_EQ(config.hook_mask, 255u);
+    EXPECT_EQ(config.hook_capacity, 66u);
 
     const auto* table = reinterpret_cast<const sm_hook*>(page(AreaKind::hooks));
     for (const sm_hook& hook : contents_.hooks) {
@@ -216,7 +219,7 @@ TEST_P(Contents, ConfigHooksSlotsAndChainJump) {
 
     EXPECT_EQ(page(AreaKind::displaced)[0x10ff], std::byte{0x77});
     EXPECT_EQ(page(AreaKind::displaced)[0x1100], std::byte{0xcc});
-    EXPECT_EQ(page(AreaKind::displaced)[0x1fff], std::byte{0xcc});
+    EXPECT_EQ(page(AreaKind::displaced)[0x2fff], std::byte{0xcc});
 }
 INSTANTIATE_TEST_SUITE_P(Levels, Contents, testing::Values(4u));
 
@@ -237,12 +240,47 @@ TEST(Layout, RefusesWhatDoesNotFit) {
     EXPECT_NE(layout.error().message().find("smaller rings"), std::string::npos);
     g.ring_size = SM_RING_MAX_DATA / 2;
     EXPECT_TRUE(Layout::make(g));
+    for (uint32_t capacity : {0u, SM_MAX_HOOKS + 1u}) {
+        g.capacity = capacity;
+        EXPECT_FALSE(Layout::make(g));
+    }
+    g.capacity = SM_MAX_HOOKS;
+    EXPECT_TRUE(Layout::make(g));
 }
 
-TEST(HookTable, IsAtMostHalfFull) {
-    EXPECT_EQ(hook_table_entries(0), 128u);
-    EXPECT_EQ(hook_table_entries(64), 128u);
-    EXPECT_EQ(hook_table_entries(65), 256u);
+TEST(Geometry, HookTableIsAtMostHalfFull) {
+    Geometry g;
+    for (auto [capacity, entries] : {std::pair{1u, 128u},
+                                     {64u, 128u},
+                                     {65u, 256u},
+                                     {default_hook_capacity, 4096u},
+                                     {8192u, 16384u}}) {
+        g.capacity = capacity;
+        EXPECT_EQ(g.hook_entries(), entries);
+    }
+}
+
+TEST(Geometry, AreasOfTheMostHooksDoNotMeet) {
+    Geometry g;
+    g.slots = 64;
+    g.ring_size = SM_RING_MAX_DATA / 2;
+    g.capacity = SM_MAX_HOOKS;
+    g.text_size = SM_TEXT_MAX_SIZE;
+    g.rodata_size = SM_RODATA_MAX_SIZE;
+    g.data_size = SM_DATA_MAX_SIZE;
+    auto layout = Layout::make(g);
+    ASSERT_TRUE(layout) << layout.error().message();
+    std::map<uint64_t, uint64_t> areas;
+    for (const Area& area : layout->areas())
+        if (area.kind != AreaKind::page_tables)
+            areas[area.offset] = area.offset + uint64_t{area.pages} * SM_PAGE_SIZE;
+    uint64_t end = 0;
+    for (auto [from, to] : areas) {
+        EXPECT_GE(from, end);
+        EXPECT_FALSE(from < SM_VE_OFFSET + SM_MAX_VCPUS * SM_PAGE_SIZE && to > SM_VE_OFFSET);
+        end = to;
+    }
+    EXPECT_LE(end, uint64_t{SM_COMPARTMENT_SIZE});
 }
 
 TEST(IdtEntry, RoundTrip) {

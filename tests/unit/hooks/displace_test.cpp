@@ -9,10 +9,12 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 namespace shadowmon {
 namespace {
 
-constexpr Gva page(SM_COMPARTMENT_GVA + SM_DISPLACED_OFFSET);
+constexpr Gva page(SM_COMPARTMENT_GVA + 0x2000); // so low that not all of a guest is in reach
 constexpr uint64_t kernel = 0xffffffff81000000;
 constexpr uint64_t module = 0xffffffffc0400000; // out of reach of the page
 
@@ -175,6 +177,79 @@ TEST(DisplacedCode, FullAreaRefusesAndStaysAsItWas) {
     DisplacedCode area(page, 16 + 16);
     EXPECT_FALSE(area.add(code(kernel, {0x48, 0x89, 0xe5})));
     EXPECT_EQ(area.bytes().size(), 16u);
+}
+
+TEST(DisplacedCode, PiecesComeAndGo) {
+    constexpr size_t size = 2048;
+    const Displaced choices[] = {
+        code(kernel, {0x48, 0x89, 0xe5}),             // mov rbp, rsp
+        code(kernel, {0x55, 0x48, 0x89, 0xe5}),       // push rbp; mov rbp, rsp
+        code(kernel, {0x48, 0x8b, 0x05, 1, 0, 0, 0}), // mov rax, [rip + 1]
+        code(kernel, {0xe8, 0, 1, 0, 0}),             // call
+        code(kernel, {0x74, 0x10}),                   // je
+    };
+    DisplacedCode area(page, size);
+    std::vector<std::byte> region(size, std::byte{0});
+    std::vector<std::pair<Resume, const Displaced*>> there;
+    std::mt19937 random(3);
+    auto check = [&](std::span<const std::byte> bytes) {
+        std::vector<bool> covered(size);
+        for (auto [resume, displaced] : there) {
+            for (auto [at, on] : {std::pair{resume.if1, true}, {resume.if0, false}}) {
+                auto want = displace(*displaced, at, on);
+                ASSERT_TRUE(want);
+                auto now = bytes.subspan(at - page, want->size());
+                ASSERT_TRUE(std::equal(now.begin(), now.end(), want->begin(), want->end()));
+                for (size_t i = 0; i < want->size(); i++) {
+                    ASSERT_FALSE(covered[at - page + i]) << "two pieces in one place";
+                    covered[at - page + i] = true;
+                }
+            }
+        }
+        for (size_t i = 0; i < bytes.size(); i++)
+            ASSERT_TRUE(covered[i] || bytes[i] == std::byte{0xcc}) << i;
+    };
+    size_t most = 0;
+    for (unsigned step = 0; step < 4000; step++) {
+        if (step == 1000) {
+            area.publish_to(region);
+            check(region);
+        }
+        if (random() % 9 < 5) {
+            const Displaced& displaced = choices[random() % std::size(choices)];
+            if (auto resume = area.add(displaced))
+                there.emplace_back(*resume, &displaced);
+            else
+                EXPECT_GT(area.taken(), size / 2) << resume.error().message();
+        } else if (!there.empty()) {
+            std::swap(there[random() % there.size()], there.back());
+            EXPECT_TRUE(area.free(there.back().first));
+            EXPECT_FALSE(area.free(there.back().first));
+            there.pop_back();
+        }
+        most = std::max(most, there.size());
+        check(step < 1000 ? area.bytes() : std::span<const std::byte>(region));
+        if (HasFatalFailure())
+            return;
+    }
+    EXPECT_GT(most, 16u);
+    for (auto [resume, displaced] : there)
+        EXPECT_TRUE(area.free(resume));
+    EXPECT_EQ(area.taken(), 0u);
+    EXPECT_EQ(area.bytes().size(), 16u);
+    EXPECT_EQ(std::count(region.begin(), region.end(), std::byte{0xcc}), long{size});
+}
+
+TEST(DisplacedCode, FreesOnlyWhatItGave) {
+    DisplacedCode area(page, 4096);
+    auto a = area.add(code(kernel, {0x48, 0x89, 0xe5}));
+    auto b = area.add(code(kernel, {0x48, 0x89, 0xe5}));
+    ASSERT_TRUE(a && b);
+    EXPECT_FALSE(area.free({a->if0, a->if1}));
+    EXPECT_FALSE(area.free({a->if1, b->if0}));
+    EXPECT_FALSE(area.free({page, page}));
+    EXPECT_TRUE(area.free(*a));
+    EXPECT_TRUE(area.free(*b));
 }
 
 TEST(DisplacedCode, SiteOutOfReach) {

@@ -30,6 +30,7 @@ class FakeMachine {
     static constexpr u64 kernel_image_gpa = 0x1000000;
     static constexpr u64 kernel_image_size = 0x400000;
     static constexpr u64 stack = 0xffffc90000120000; /* mapped by pages, all over RAM */
+    static constexpr u32 capacity = 16;              /* hooks */
     static constexpr u64 tables = 0x2000000;         /* where map() takes table pages from */
 
     FakeMachine() {
@@ -53,7 +54,10 @@ class FakeMachine {
                            .task_state = 0x18,
                            .cred_uid = 8};
         hooks_.resize(16);
+        config_.hook_capacity = capacity;
+        limits_.resize(capacity);
         for (u32 i = 0; i < 2; i++) {
+            counters_.push_back(std::make_unique<u64[]>(SM_COUNTERS * capacity));
             slots_.push_back(std::make_unique<sm_slot>());
             slots_[i]->index = i;
             rings_.push_back(std::make_unique<sm_ring>());
@@ -74,6 +78,10 @@ class FakeMachine {
                 return reinterpret_cast<u8*>(data_[i].get());
         return nullptr;
     }
+    u64* counters_of(sm_ring& ring) const {
+        return counters_[&ring == rings_[0].get() ? 0 : 1].get();
+    }
+    sm_limit& limit_of(const sm_hook& hook) const { return limits_.at(hook.id); }
     u64 cr3() const { return cr3_ | 0x3; /* PCID bits and the like */ }
     u64 gs_base() const { return gs_base_; }
     u64 call_host(u64 number) const { return on_call_(number); }
@@ -187,6 +195,9 @@ class FakeMachine {
     }
 
     sm_slot& slot(u32 i = 0) { return *slots_[i]; }
+    u64 counter(sm_counter kind, u32 id, u32 i = 0) const {
+        return counters_[i][kind * capacity + id];
+    }
     sm_ring& ring(u32 i = 0) { return *rings_[i]; }
     u8* data(u32 i = 0) { return reinterpret_cast<u8*>(data_[i].get()); }
     void resize_rings(u32 size) {
@@ -198,6 +209,7 @@ class FakeMachine {
 
     sm_config config_{};
     std::vector<sm_hook> hooks_;
+    mutable std::vector<sm_limit> limits_;
     u64 cr3_ = 0;
     u64 gs_base_ = direct_map;
     std::function<u64(u64)> on_call_ = [](u64) { return u64{1}; };
@@ -211,6 +223,7 @@ class FakeMachine {
     std::vector<std::unique_ptr<sm_slot>> slots_;
     std::vector<std::unique_ptr<sm_ring>> rings_;
     std::vector<std::unique_ptr<u64[]>> data_;
+    std::vector<std::unique_ptr<u64[]>> counters_;
     u64 next_table_ = tables;
 };
 

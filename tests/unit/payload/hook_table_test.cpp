@@ -14,6 +14,10 @@ TEST(HookTable, EmptyTableHasNothing) {
     FakeMachine m;
     EXPECT_EQ(find_hook(m, 0xffffffff81000002), nullptr);
     EXPECT_EQ(find_hook(m, 0), nullptr) << "0 marks an entry that is free";
+    for (sm_hook& hook : m.hooks_)
+        hook.rip = SM_HOOK_REMOVED;
+    EXPECT_EQ(find_hook(m, SM_HOOK_REMOVED), nullptr) << "1 marks one that was taken out";
+    EXPECT_EQ(find_hook(m, 0xffffffff81000002), nullptr);
     EXPECT_EQ(find_hook(m, ~u64{0}), nullptr);
 }
 
@@ -40,9 +44,22 @@ TEST(HookTable, FullTableEndsASearch) {
     EXPECT_EQ(find_hook(m, 0), nullptr);
 }
 
+TEST(HookTable, ProbeGoesPastARemovedHook) {
+    FakeMachine m;
+    for (u32 i = 0; i < 12; i++)
+        m.add_hook(0xffffffff81000002 + 64 * i, i, SM_EVENT_SWITCH);
+    for (u32 gone = 0; gone < 12; gone += 2)
+        const_cast<sm_hook*>(find_hook(m, 0xffffffff81000002 + 64 * gone))->rip = SM_HOOK_REMOVED;
+    for (u32 i = 0; i < 12; i++) {
+        const sm_hook* hook = find_hook(m, 0xffffffff81000002 + 64 * i);
+        EXPECT_EQ(hook ? hook->id : 99, i % 2 ? i : 99) << i;
+    }
+}
+
 RC_GTEST_PROP(HookTable, FindsExactlyWhatIsThere, (std::set<u64> rips, std::set<u64> others)) {
     FakeMachine m;
     rips.erase(0);
+    rips.erase(SM_HOOK_REMOVED);
     m.config_.hook_mask = 255;
     m.hooks_.resize(256);
     std::map<u64, u32> id;
