@@ -3,8 +3,9 @@
  * What happens in the shadow view between the two halves of the gate: find the hook, record
  * its event, say where the guest continues.
  *
- * Hw is the machine: config(), hooks(), ring_of(slot), ring_data(ring), cr3(), gs_base(),
- * load<T>(Gva) (one load, may fault: only for addresses found readable) and call_host(number).
+ * Hw is the machine: config(), hooks(), limit_of(hook), ring_of(slot), ring_data(ring),
+ * counters_of(ring), cr3(), gs_base(), load<T>(Gva) (one load, may fault: only for addresses found
+ * readable) and call_host(number).
  * The payload has the real one (machine.h), unit tests have one that checks every load.
  */
 #ifndef SHADOWMONITOR_PAYLOAD_HANDLER_H
@@ -71,6 +72,10 @@ template <class Hw, template <class> class MemoryOf> class Handler {
     }
 
   private:
+    void count(sm_counter what, const sm_hook& hook) {
+        hw_.counters_of(hw_.ring_of(slot_))[u64{what} * hw_.config().hook_capacity + hook.id]++;
+    }
+
     /* rip, cs, rflags, rsp, ss */
     static constexpr u32 frame_size = 5 * sizeof(u64);
 
@@ -93,8 +98,11 @@ template <class Hw, template <class> class MemoryOf> class Handler {
     template <class Event> bool record_as(const sm_hook& hook) {
         const auto type = static_cast<sm_event_type>(hook.type);
         auto* event = reserve<Event>(type);
-        if (!event) [[unlikely]]
+        if (!event) [[unlikely]] {
+            if (Memory::is_complete)
+                count(SM_COUNTER_LOST, hook);
             return Memory::is_complete;
+        }
         event->h.hook = hook.id;
         event->h.cr3 = hw_.cr3();
         if (!fill_process(event)) [[unlikely]] {
@@ -110,6 +118,7 @@ template <class Hw, template <class> class MemoryOf> class Handler {
         }
         if (Memory::is_complete && (hook.flags & SM_HOOK_COMPAT))
             mark_compat(hook, event);
+        count(SM_COUNTER_RECORDED, hook);
         ring_.commit(type, sizeof(Event), stamp_);
         return true;
     }

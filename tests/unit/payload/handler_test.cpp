@@ -353,6 +353,32 @@ TEST_F(HandlerTest, LostEventsStillContinue) {
     EXPECT_EQ(m.ring().seq, n + 2);
 }
 
+TEST_F(HandlerTest, CountsWhatBecameOfEveryHit) {
+    u64 n = 0;
+    for (; m.ring().lost[SM_EVENT_SYSCALL_ENTER] == 0; n++)
+        hit(enter_rip);
+    hit(switch_rip, task, next_task);
+    hit(0x1234);
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1), n - 1);
+    EXPECT_EQ(m.counter(SM_COUNTER_LOST, 1), 1u);
+    EXPECT_EQ(m.counter(SM_COUNTER_LOST, 3), 1u);
+    u64 all = 0;
+    for (u32 id = 0; id < FakeMachine::capacity; id++)
+        for (sm_counter kind : {SM_COUNTER_RECORDED, SM_COUNTER_LOST, SM_COUNTER_LIMITED})
+            all += m.counter(kind, id);
+    EXPECT_EQ(all, n + 1) << "and nothing else";
+}
+
+TEST_F(HandlerTest, EachSlotHasCountersOfItsOwn) {
+    for (u32 i : {0, 1, 1}) {
+        const SavedRegs regs = m.enter(frame_at, enter_rip, interrupts_on, regs_at, 0);
+        m.slot(i).guest_rsp = m.slot().guest_rsp;
+        handle_event(m, m.slot(i), tsc, regs, aux);
+    }
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1, 0), 1u);
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1, 1), 2u);
+}
+
 TEST_F(HandlerTest, GuestThatChangesItsMemoryMeanwhile) {
     /* After the frame has been read once the guest rewrites it: nothing of that is seen. */
     m.on_load_ = [this](u64 at) {
