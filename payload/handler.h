@@ -16,6 +16,7 @@
 #include "payload/guest_memory.h"
 #include "payload/hook_table.h"
 #include "payload/pt_regs.h"
+#include "payload/rate_limit.h"
 #include "payload/ring_writer.h"
 #include "payload/task.h"
 
@@ -66,23 +67,50 @@ template <class Hw, template <class> class MemoryOf> class Handler {
         const sm_hook* hook = find_hook(hw_, rip);
         if (!hook) [[unlikely]]
             return unknown(rip, 0);
+        if (hook->flags & rare_flags) [[unlikely]] {
+            if ((hook->flags & SM_HOOK_LIMITED) &&
+                !is_admitted(hw_, slot_, *hook, stamp_.tsc, Memory::is_complete)) {
+                count(SM_COUNTER_LIMITED, *hook);
+                return resume(*hook, rflags);
+            }
+            /* Only the second try knows of 32-bit calls. */
+            if (!Memory::is_complete && (hook->flags & SM_HOOK_COMPAT))
+                return not_done;
+        }
         if (!record(*hook)) [[unlikely]]
             return not_done;
-        return rflags & SM_ASM_RFLAGS_IF ? hook->resume_if1 : hook->resume_if0;
+        return resume(*hook, rflags);
     }
 
   private:
+    /* What most hooks do not have: one test for all of them. */
+    static constexpr u16 rare_flags = SM_HOOK_LIMITED | SM_HOOK_COMPAT;
+
+    static u64 resume(const sm_hook& hook, u64 rflags) {
+        return rflags & SM_ASM_RFLAGS_IF ? hook.resume_if1 : hook.resume_if0;
+    }
+
     void count(sm_counter what, const sm_hook& hook) {
         hw_.counters_of(hw_.ring_of(slot_))[u64{what} * hw_.config().hook_capacity + hook.id]++;
+    }
+
+    /* One entry takes one from the limit, also if it needs both tries. */
+    SM_COLD static bool is_admitted(const Hw& hw, sm_slot& slot, const sm_hook& hook, u64 tsc,
+                                    bool is_second_try) {
+        SlotState& state = state_of(slot);
+        if (is_second_try && state.admitted_claim == slot.claims && state.admitted_hook == &hook)
+            return true;
+        if (!admit(hw.limit_of(hook), tsc))
+            return false;
+        state.admitted_claim = slot.claims;
+        state.admitted_hook = &hook;
+        return true;
     }
 
     /* rip, cs, rflags, rsp, ss */
     static constexpr u32 frame_size = 5 * sizeof(u64);
 
     bool record(const sm_hook& hook) {
-        /* Few hooks are entries of 32-bit calls, so only the second try knows of them. */
-        if (!Memory::is_complete && (hook.flags & SM_HOOK_COMPAT)) [[unlikely]]
-            return false;
         if (hook.type == SM_EVENT_SYSCALL_ENTER)
             return record_as<sm_event_syscall_enter>(hook);
         if (hook.type == SM_EVENT_SYSCALL_EXIT)

@@ -17,8 +17,13 @@ struct SlotState {
     u64 limit;
     u64 lost_pending;                  /* events lost since the last SM_EVENT_LOST */
     u64 lost_reported[SM_EVENT_TYPES]; /* value of lost[] in the last SM_EVENT_LOST */
+    /* The last entry that passed a limit, by its number among the claims, and its hook. */
+    u64 admitted_claim;
+    const sm_hook* admitted_hook;
 };
 static_assert(sizeof(SlotState) <= sizeof(sm_slot::pad));
+
+inline SlotState& state_of(sm_slot& slot) { return reinterpret_cast<SlotState&>(slot.pad); }
 
 /* What all events of one entry into the gate have in common. */
 struct Stamp {
@@ -35,7 +40,7 @@ static_assert(sizeof(EventLost) % 8 == 0);
 template <class Hw> class RingWriter {
   public:
     RingWriter(const Hw& hw, sm_slot& slot)
-        : hw_(hw), ring_(hw.ring_of(slot)), state_(reinterpret_cast<SlotState&>(slot.pad)) {}
+        : hw_(hw), ring_(hw.ring_of(slot)), state_(state_of(slot)) {}
 
     /*
      * Room for an event of this size, or nullptr: the ring has to wrap, is full, or has losses

@@ -379,6 +379,41 @@ TEST_F(HandlerTest, EachSlotHasCountersOfItsOwn) {
     EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1, 1), 2u);
 }
 
+TEST_F(HandlerTest, LimitedHook) {
+    constexpr u64 limited_rip = 0xffffffff9a100712;
+    m.add_hook(limited_rip, 8, SM_EVENT_SYSCALL_ENTER, SM_HOOK_LIMITED);
+    m.limits_[8] = {0, u64{1} << 32, 3, {}};
+    for (int i = 0; i < 10; i++)
+        EXPECT_EQ(hit(limited_rip), limited_rip + 0x1000000);
+    EXPECT_EQ(m.ring().recorded[SM_EVENT_SYSCALL_ENTER], 3u) << "though some took both tries";
+    EXPECT_EQ(m.ring().seq, 3u) << "a limited event has no number";
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 8), 3u);
+    EXPECT_EQ(m.counter(SM_COUNTER_LIMITED, 8), 7u);
+    m.limits_[8].events = 5;
+    for (int i = 0; i < 10; i++)
+        hit(limited_rip, regs_at, 0, interrupts_off);
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 8), 5u);
+    /* Of the guest only the frame is read for an event that is above the limit. */
+    m.loads_ = 0;
+    EXPECT_EQ(hit(limited_rip, 0, 0, interrupts_off), limited_rip + 0x2000000);
+    EXPECT_EQ(m.loads_, 2u);
+    hit(enter_rip);
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1), 1u) << "others have no limit";
+}
+
+TEST_F(HandlerTest, LimitAndWhatTheFastWayCannotDo) {
+    constexpr u64 compat_limited_rip = 0xffffffff9a100812;
+    m.add_hook(compat_limited_rip, 9, SM_EVENT_SYSCALL_ENTER, SM_HOOK_LIMITED | SM_HOOK_COMPAT);
+    m.limits_[9] = {0, u64{1} << 32, 2, {}};
+    for (int i = 0; i < 4; i++)
+        hit(compat_limited_rip);
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 9), 2u);
+    EXPECT_EQ(m.counter(SM_COUNTER_LIMITED, 9), 2u);
+    sm_event_header h;
+    memcpy(&h, m.data(), sizeof(h));
+    EXPECT_EQ(h.flags, SM_EVENT_COMPAT);
+}
+
 TEST_F(HandlerTest, GuestThatChangesItsMemoryMeanwhile) {
     /* After the frame has been read once the guest rewrites it: nothing of that is seen. */
     m.on_load_ = [this](u64 at) {
