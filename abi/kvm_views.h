@@ -7,7 +7,7 @@
  * KVM_VIEWS_ENABLE. Its life:
  *
  *   CREATE -> (MEM, GET_*)* -> SET_REGION -> mmap, PROTECT -> ENABLE
- *          -> (PATCH, PROTECT, read, poll)* -> DISABLE or close
+ *          -> (PATCH, QUIESCE, PROTECT, read, poll)* -> DISABLE or close
  *
  * DISABLE, close and the death of the owner do the same: hook bytes go back
  * first, every vCPU leaves the compartment, then the remaining patches go back
@@ -23,7 +23,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define KVM_VIEWS_API_VERSION 1
+#define KVM_VIEWS_API_VERSION 2
 
 #define KVM_VIEWS_MAIN 0   /* EPTP list index of the view the guest runs in */
 #define KVM_VIEWS_SHADOW 1 /* EPTP list index of the monitor's view */
@@ -212,6 +212,8 @@ struct kvm_views_patches {
     __u32 nr;
     __u32 failed_index; /* out */
     __u64 pause_tsc;    /* out: host TSC ticks that the vCPUs stood still */
+    __u32 inside;       /* out: vCPUs that were inside the compartment meanwhile */
+    __u32 pad;
 };
 
 /* A vCPU parked by VMCALL in the shadow view goes on (ENOENT: not parked). */
@@ -275,5 +277,20 @@ struct kvm_views_event {
 #define KVM_VIEWS_PATCH _IOWR(KVM_VIEWS_IO, 0xfa, struct kvm_views_patches)
 #define KVM_VIEWS_RESUME _IOW(KVM_VIEWS_IO, 0xfb, struct kvm_views_resume)
 #define KVM_VIEWS_GET_STATS _IOR(KVM_VIEWS_IO, 0xfc, struct kvm_views_stats)
+
+/*
+ * Waits until every vCPU has been outside the compartment at least once since the
+ * last KVM_VIEWS_PATCH; nothing to wait for if that one's `inside` is 0. What a
+ * reverted hook led to (its entry in a table, its displaced code) can be used
+ * again then. Inside is a vCPU whose view is not the main view, whose RIP is in the
+ * gate's range, that is about to take a software interrupt, or that is in an NMI
+ * handler. Only such vCPUs are made to exit, and none stands still. What the guest
+ * itself keeps on a stack is not looked at: a displaced instruction that faults is
+ * returned to when the guest's handler is done.
+ * EAGAIN: a vCPU stays inside, because its VMM keeps it paused, because it waits
+ * for KVM_VIEWS_RESUME, or because the guest keeps it there; nobody waits longer
+ * than about a second. EINTR: a signal came.
+ */
+#define KVM_VIEWS_QUIESCE _IO(KVM_VIEWS_IO, 0xfd)
 
 #endif

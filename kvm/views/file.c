@@ -115,6 +115,9 @@ static long views_ioctl(struct file *file, unsigned int ioctl, unsigned long arg
 	case KVM_VIEWS_PATCH:
 		r = kvm_views_patch(views, argp);
 		break;
+	case KVM_VIEWS_QUIESCE:
+		r = kvm_views_quiesce(views);
+		break;
 	case KVM_VIEWS_DISABLE:
 		r = kvm_views_disable(views);
 		break;

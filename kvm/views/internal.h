@@ -163,6 +163,10 @@ void kvm_views_stop_world(struct kvm_views *views);
 void kvm_views_resume_world(struct kvm_views *views);
 int kvm_views_wait_stopped(struct kvm_vcpu *vcpu);
 
+/* quiesce.c */
+u32 kvm_views_mark_lingering(struct kvm_views *views);
+int kvm_views_quiesce(struct kvm_views *views);
+
 /* patch.c */
 int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *argp);
 void kvm_views_restore(struct kvm_views *views, bool hooks_only);

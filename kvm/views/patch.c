@@ -283,6 +283,7 @@ static int views_patch(struct kvm_views *views, struct kvm_views_patches *arg,
 	r = views_verify(views, batch, &arg->failed_index);
 	if (!r)
 		views_apply(views, batch);
+	arg->inside = kvm_views_mark_lingering(views);
 	for (i = 0; i < batch->nr; i++)
 		tables |= !(batch->patch[i].flags & KVM_VIEWS_PATCH_HOOK);
 	/* What is no hook may be an entry of the guest's page tables. */
@@ -312,8 +313,11 @@ int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *ar
 		return -EFAULT;
 	if (!arg.nr || arg.nr > KVM_VIEWS_MAX_PATCHES)
 		return -EINVAL;
+	if (arg.pad)
+		return -EINVAL;
 	arg.failed_index = 0;
 	arg.pause_tsc = 0;
+	arg.inside = 0;
 
 	batch.patch = vmemdup_array_user(u64_to_user_ptr(arg.patches), arg.nr,
 					 sizeof(*batch.patch));

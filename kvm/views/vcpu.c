@@ -126,7 +126,7 @@ static void views_arm(struct kvm_vcpu *vcpu, bool on)
 	kvm_mmu_unload(vcpu);
 	v->on = on;
 	v->view = KVM_VIEWS_MAIN;
-	v->inside = false;
+	kvm_views_set_inside(v, false);
 	v->hold = false;
 	v->parked = false;
 	v->denied = false;
@@ -152,6 +152,8 @@ int kvm_views_handle_request(struct kvm_vcpu *vcpu)
 	kvm_views_take_snapshot(vcpu);
 	kvm_views_log_dirty(vcpu);
 	views_arm(vcpu, views->armed);
+	/* Whoever made it exit may wait for it to have been outside. */
+	wake_up_all(&views->wait);
 
 	if (READ_ONCE(views->state) == KVM_VIEWS_STATE_DRAINING)
 		queue_delayed_work(system_wq, &views->drain,
@@ -225,7 +227,7 @@ void __kvm_views_reset_vcpu(struct kvm_vcpu *vcpu)
 	if (v->view != KVM_VIEWS_MAIN)
 		kvm_views_return_to_main(vcpu);
 	v->parked = false;
-	v->inside = false;
+	kvm_views_set_inside(v, false);
 }
 
 /* A parked vCPU waits for its owner as long as there is one. */

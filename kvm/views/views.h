@@ -27,6 +27,7 @@ struct kvm_vcpu_views {
 	bool on;		/* VMFUNC is enabled, the roots are those of views */
 	u8 view;		/* current view, as of the last exit */
 	bool inside;		/* was in the compartment at the last exit */
+	bool lingers;		/* has not been outside since the last patch */
 	bool hold;		/* events wait for the return to the main view */
 	bool parked;		/* at a VMCALL of the shadow view, see @parked_rip */
 	bool resumed;		/* KVM_VIEWS_RESUME came for that VMCALL */
@@ -46,6 +47,14 @@ struct kvm_vcpu_views {
 static inline bool kvm_views_on(struct kvm_vcpu *vcpu)
 {
 	return unlikely(vcpu->arch.views->on);
+}
+
+/* Of a vCPU that does not run guest code: where is it? */
+static inline void kvm_views_set_inside(struct kvm_vcpu_views *v, bool inside)
+{
+	WRITE_ONCE(v->inside, inside);
+	if (!inside)
+		WRITE_ONCE(v->lingers, false);
 }
 
 long kvm_views_dev_ioctl(unsigned int ioctl, void __user *argp);

@@ -140,11 +140,11 @@ void __vmx_views_sync(struct kvm_vcpu *vcpu)
 
 	v->denied = false;
 	/* A software interrupt that this exit cut short may be on its way to the gate. */
-	WRITE_ONCE(v->inside, (vcpu->arch.interrupt.injected &&
-			       vcpu->arch.interrupt.soft) ||
-			      v->view != KVM_VIEWS_MAIN ||
-			      kvm_rip_read(vcpu) - views->gate_gva < views->gate_len ||
-			      vmx_get_nmi_mask(vcpu));
+	kvm_views_set_inside(v, (vcpu->arch.interrupt.injected &&
+				 vcpu->arch.interrupt.soft) ||
+				v->view != KVM_VIEWS_MAIN ||
+				kvm_rip_read(vcpu) - views->gate_gva < views->gate_len ||
+				vmx_get_nmi_mask(vcpu));
 }
 
 static void views_report_vmfunc(struct kvm_vcpu *vcpu)

@@ -255,7 +255,7 @@ Result<Views::Patched> Views::patch(std::span<const kvm_views_patch> patches) {
     arguments.patches = reinterpret_cast<uintptr_t>(patches.data());
     arguments.nr = static_cast<uint32_t>(patches.size());
     if (ioctl_(fd_.get(), KVM_VIEWS_PATCH, &arguments) >= 0)
-        return Patched{arguments.pause_tsc};
+        return Patched{arguments.pause_tsc, arguments.inside};
     int code = errno;
     if (code == ESTALE && arguments.failed_index < patches.size())
         return fail(Error(fmt::format("patch {} bytes of the guest at {:#x}: the guest has changed "
@@ -265,6 +265,17 @@ Result<Views::Patched> Views::patch(std::span<const kvm_views_patch> patches) {
                           code));
     return fail(
         Error::from_errno(fmt::format("patch the guest in {} places", patches.size()), code));
+}
+
+Status Views::quiesce() {
+    if (ioctl_(fd_.get(), KVM_VIEWS_QUIESCE, nullptr) >= 0)
+        return {};
+    int code = errno;
+    if (code == EAGAIN)
+        return fail(Error("wait for the vCPUs to leave the compartment: one of them stays inside; "
+                          "let the VM run if it is paused, and try again",
+                          code));
+    return fail(Error::from_errno("wait for the vCPUs to leave the compartment", code));
 }
 
 Status Views::resume(uint32_t vcpu_id) {

@@ -63,10 +63,16 @@ class Views {
     /// What one stop-the-world batch did.
     struct Patched {
         uint64_t pause_tsc; ///< host TSC ticks that the vCPUs stood still
+        uint32_t inside;    ///< vCPUs that were inside the compartment: quiesce() waits for them
     };
     /// All of them or none. Error code ESTALE: the guest's bytes are not as
     /// expected, the message says where.
     Result<Patched> patch(std::span<const kvm_views_patch> patches);
+
+    /// Waits until every vCPU has been outside the compartment since the last patch(): what a
+    /// reverted hook led to can be used again then. Error code EAGAIN: a vCPU stays inside
+    /// (paused by the VMM, say); nothing is to be used again, ask later.
+    Status quiesce();
 
     Status resume(uint32_t vcpu_id);
 

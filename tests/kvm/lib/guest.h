@@ -65,6 +65,7 @@ SM_SYMBOL(gate_escape_ve);
 SM_SYMBOL(gate_ve);
 SM_SYMBOL(gate_int20);
 SM_SYMBOL(gate_int20_spin);
+SM_SYMBOL(gate_int20_table);
 SM_SYMBOL(gate_call_shadow);
 SM_SYMBOL(region_secret);
 #undef SM_SYMBOL
@@ -125,7 +126,8 @@ struct RegionData {
     uint64_t inside;
     uint64_t release;
     uint64_t ve_count;
-    uint8_t unused[32];
+    uint64_t resume;
+    uint8_t unused[24];
     struct {
         uint32_t reason;
         uint32_t busy;
@@ -142,6 +144,7 @@ static_assert(offsetof(RegionData, events) == TG_DATA_EVENTS);
 static_assert(offsetof(RegionData, inside) == TG_DATA_INSIDE);
 static_assert(offsetof(RegionData, release) == TG_DATA_RELEASE);
 static_assert(offsetof(RegionData, ve_count) == TG_DATA_VE_COUNT);
+static_assert(offsetof(RegionData, resume) == TG_DATA_RESUME);
 static_assert(offsetof(RegionData, ve) == TG_DATA_VE_COPY);
 static_assert(offsetof(RegionData, stack) == TG_DATA_STACK);
 

@@ -75,6 +75,7 @@
 #define TG_DATA_INSIDE 8   /* set by a vCPU that spins in the shadow view */
 #define TG_DATA_RELEASE 16 /* set by the owner to let it go */
 #define TG_DATA_VE_COUNT 24
+#define TG_DATA_RESUME 32  /* where gate_int20_table sends the guest */
 #define TG_DATA_VE_COPY 64 /* the #VE information page as the handler found it */
 #define TG_DATA_STACK 128  /* main-view stack pointer while on the region's stack */
 

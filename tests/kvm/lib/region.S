@@ -251,6 +251,22 @@ region_function gate_int20_spin
     inc %ebx
     iretq
 
+/* INT 20 gate that goes on at TG_DATA_RESUME, as it is when the gate looks. */
+region_function gate_int20_table
+    push %rax
+    push %rcx
+    push %rdx
+    mov $DATA(0), %rdx
+    to_shadow
+    lock incq TG_DATA_EVENTS(%rdx)
+    mov TG_DATA_RESUME(%rdx), %rdx
+    to_main
+    mov %rdx, 24(%rsp)
+    pop %rdx
+    pop %rcx
+    pop %rax
+    iretq
+
 /* rdi = address in a page that only the shadow view may run; calls it there. */
 region_function gate_call_shadow
     mov $DATA(0), %rdx

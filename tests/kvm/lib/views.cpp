@@ -175,8 +175,8 @@ int Views::enable(Gva gate, uint64_t length, uint32_t flags, uint32_t ve_page) c
 
 int Views::disable() const { return call(KVM_VIEWS_DISABLE); }
 
-int Views::patch(std::span<kvm_views_patch> patches, uint32_t* failed_index,
-                 uint64_t* pause_tsc) const {
+int Views::patch(std::span<kvm_views_patch> patches, uint32_t* failed_index, uint64_t* pause_tsc,
+                 uint32_t* inside) const {
     kvm_views_patches request{};
     request.patches = reinterpret_cast<uint64_t>(patches.data());
     request.nr = patches.size();
@@ -186,8 +186,12 @@ int Views::patch(std::span<kvm_views_patch> patches, uint32_t* failed_index,
         *failed_index = request.failed_index;
     if (pause_tsc)
         *pause_tsc = request.pause_tsc;
+    if (inside)
+        *inside = request.inside;
     return result;
 }
+
+int Views::quiesce() const { return call(KVM_VIEWS_QUIESCE); }
 
 int Views::resume(uint32_t vcpu_id) const {
     kvm_views_resume request{};

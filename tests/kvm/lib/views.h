@@ -49,7 +49,8 @@ class Views {
     int enable(Gva gate, uint64_t length, uint32_t flags = 0, uint32_t ve_page = 0) const;
     int disable() const;
     int patch(std::span<kvm_views_patch> patches, uint32_t* failed_index = nullptr,
-              uint64_t* pause_tsc = nullptr) const;
+              uint64_t* pause_tsc = nullptr, uint32_t* inside = nullptr) const;
+    int quiesce() const;
     int resume(uint32_t vcpu_id) const;
 
     /// The next event, or nothing when none came in time.

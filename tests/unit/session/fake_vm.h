@@ -135,6 +135,7 @@ class FakeVm {
             *static_cast<kvm_views_stats*>(argument) = stats;
             return 0;
         case KVM_VIEWS_ENABLE:
+        case KVM_VIEWS_QUIESCE:
         case KVM_VIEWS_DISABLE:
             return 0;
         }

@@ -212,6 +212,34 @@ TEST(Patch, NamesTheStalePlace) {
     EXPECT_NE(patched.error().message().find("0x2345"), std::string::npos);
 }
 
+TEST(Patch, TellsWhoWasInside) {
+    FakeKernel kernel;
+    kernel.answers[KVM_VIEWS_PATCH] = [](void* argument) {
+        auto* patches = static_cast<kvm_views_patches*>(argument);
+        patches->pause_tsc = 1000;
+        patches->inside = 3;
+        return 0;
+    };
+    Views views = kernel.views();
+    std::array<std::byte, 2> a{}, b{std::byte{0xcd}, std::byte{0x14}};
+    auto patched = views.patch(std::array{make_patch(Gpa(0x1000), a, b, KVM_VIEWS_PATCH_HOOK)});
+    ASSERT_TRUE(patched) << patched.error().message();
+    EXPECT_EQ(patched->pause_tsc, 1000u);
+    EXPECT_EQ(patched->inside, 3u);
+}
+
+TEST(Quiesce, AVcpuThatStaysInsideIsExplained) {
+    FakeKernel kernel;
+    kernel.answers[KVM_VIEWS_QUIESCE] = [](void*) { return 0; };
+    Views views = kernel.views();
+    EXPECT_TRUE(views.quiesce());
+    kernel.fail_with(KVM_VIEWS_QUIESCE, EAGAIN);
+    auto status = views.quiesce();
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().code(), EAGAIN);
+    EXPECT_NE(status.error().message().find("stays inside"), std::string::npos);
+}
+
 TEST(Errors, GoneVmIsNamed) {
     FakeKernel kernel;
     kernel.fail_with(KVM_VIEWS_GET_STATS, ENODEV);
