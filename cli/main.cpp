@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/doctor_command.h"
 #include "cli/exit_code.h"
+#include "cli/hooks_command.h"
 #include "cli/trace_command.h"
 
 #include <CLI/CLI.hpp>
@@ -18,6 +19,12 @@ constexpr const char* footer = R"(Examples:
       shadowmon doctor
   Watch every system call and process switch of a VM, until Ctrl-C:
       shadowmon trace --vm $(pgrep -f qemu-system) --monitor syscalls,switches
+  Watch who deletes files, and what comes of it:
+      shadowmon trace --vm 4711 --hook do_unlinkat --hook do_unlinkat%return
+  Look at the hooks of a running trace, add one, take it out again:
+      shadowmon hooks list --vm 4711
+      shadowmon hooks add --vm 4711 --limit 1000 vfs_read
+      shadowmon hooks remove --vm 4711 vfs_read
   Ten seconds of system calls as JSON lines, nothing lost, with a summary:
       shadowmon trace --vm 4711 --monitor syscalls --on-full block \
           --format json --output calls.jsonl --duration 10 --summary
@@ -49,6 +56,8 @@ int main(int argc, char** argv) {
 
     TraceArguments trace;
     CLI::App* trace_command = add_trace_command(app, trace);
+    HooksArguments hooks;
+    CLI::App* hooks_command = add_hooks_command(app, hooks);
     DoctorArguments doctor;
     CLI::App* doctor_command = add_doctor_command(app, doctor);
 
@@ -60,6 +69,8 @@ int main(int argc, char** argv) {
     spdlog::set_level(verbose ? spdlog::level::debug : spdlog::level::info);
     if (trace_command->parsed())
         return run_trace(trace);
+    if (hooks_command->parsed())
+        return run_hooks(hooks);
     if (doctor_command->parsed())
         return run_doctor(doctor);
     return exit_usage;

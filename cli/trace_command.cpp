@@ -23,6 +23,13 @@ constexpr const char* trace_footer = R"(What comes out, one line per event (text
   time (UTC), CPU, process/thread id, kind. With --format json each line is one object.
   The output ends with a summary: events by kind, lost ones, busiest processes and calls.
 
+What --hook takes (again and again, also with `shadowmon hooks add` on the running trace):
+  vfs_read           a function, where its arguments are still in their registers
+  vfs_read%return    where it returns, with the value
+  do_exit+0x2a       the instruction at an offset; 0xffffffff81234567: at an address
+  'nf_*'             all functions of a name like that
+  `shadowmon explain` says what is at a place and how it can be hooked.
+
 When a ring is full (the host reads too slowly):
   --on-full drop   the guest goes on; what was lost is counted and reported in the output
   --on-full block  the guest waits until there is room; nothing is lost
@@ -30,12 +37,21 @@ When a ring is full (the host reads too slowly):
 Ctrl-C (SIGINT, SIGTERM) detaches cleanly: the guest gets all its bytes back and runs on.
 So does every failure, and the death of this program in whatever way.)";
 
+constexpr const char* all_monitors = "syscalls,switches";
+
 Error bad_usage(std::string message) { return Error(std::move(message), EINVAL); }
 
 Result<SessionOptions> session_options(const TraceArguments& arguments) {
-    auto monitors = MonitorSet::parse(arguments.monitor);
-    if (!monitors)
-        return fail(bad_usage("--monitor: " + monitors.error().message()));
+    SessionOptions options;
+    options.hooks = arguments.hooks;
+    if (arguments.hook_limit > 0)
+        options.hook_limit = arguments.hook_limit;
+    if (arguments.monitor || options.hooks.empty()) {
+        auto monitors = MonitorSet::parse(arguments.monitor.value_or(all_monitors));
+        if (!monitors)
+            return fail(bad_usage("--monitor: " + monitors.error().message()));
+        options.monitors = *monitors;
+    }
     if (!std::has_single_bit(arguments.ring_size) || arguments.ring_size < SM_PAGE_SIZE ||
         arguments.ring_size > SM_RING_MAX_DATA)
         return fail(bad_usage(fmt::format("--ring-size: {} bytes; a power of two from 4K to 4M is "
@@ -45,8 +61,6 @@ Result<SessionOptions> session_options(const TraceArguments& arguments) {
         return fail(bad_usage("--duration: a number of seconds is needed"));
     if (arguments.duration > 0 && arguments.until_exit)
         return fail(bad_usage("--duration and --until-exit exclude each other"));
-    SessionOptions options;
-    options.monitors = *monitors;
     options.ring_size = static_cast<uint32_t>(arguments.ring_size);
     options.full_mode = arguments.on_full == "block" ? SM_FULL_BLOCK : SM_FULL_DROP;
     return options;
@@ -113,9 +127,25 @@ CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
         ->type_name("PID");
     command
         ->add_option("--monitor", arguments.monitor,
-                     "What to watch, separated by commas: syscalls, switches")
-        ->capture_default_str()
-        ->type_name("LIST");
+                     "What to watch, separated by commas: syscalls, switches (default: both; none "
+                     "if there is a --hook)")
+        ->type_name("LIST")
+        ->expected(1);
+    command
+        ->add_option("--hook", arguments.hooks,
+                     "Hook a place in the guest's kernel; may be given again")
+        ->type_name("PLACE")
+        ->allow_extra_args(false);
+    command
+        ->add_option("--hook-limit", arguments.hook_limit,
+                     "Record so many events per second and --hook at most")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    command
+        ->add_option("--control", arguments.control,
+                     "Socket on which `shadowmon hooks` finds this trace")
+        ->type_name("PATH");
+    command->add_flag("--no-control", arguments.no_control, "Let nobody change the hooks");
     command->add_option("--format", arguments.format, "text, or json (one object per line)")
         ->check(CLI::IsMember({"text", "json"}))
         ->capture_default_str()
@@ -197,9 +227,23 @@ int run_trace(const TraceArguments& arguments) {
     spdlog::info("watching process {} ({}), Linux {}, {} hooks", process->pid(), process->name(),
                  monitor.kernel().release, monitor.hooks().size());
 
+    std::optional<ControlServer> control;
+    if (!arguments.no_control) {
+        auto listening = ControlServer::listen(
+            arguments.control.empty() ? control_path(arguments.vm) : arguments.control);
+        if (listening)
+            control.emplace(std::move(*listening));
+        else if (arguments.control.empty())
+            spdlog::warn("{}; `shadowmon hooks` will not find this trace",
+                         listening.error().message());
+        else
+            return fail_exit(listening.error());
+    }
+
     SummaryCollector collector;
     TraceLoop loop(monitor, *output, collector, process->pidfd(), signals,
                    [](const std::string& notice) { spdlog::warn("{}", notice); });
+    loop.listen_to(control ? &*control : nullptr);
     int code = exit_failed;
     if (auto ready = tell_ready(arguments); !ready) {
         spdlog::error("{}", ready.error().message());

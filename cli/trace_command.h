@@ -3,13 +3,19 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace shadowmon {
 
 struct TraceArguments {
     int vm = 0;
-    std::string monitor = "syscalls,switches";
+    std::optional<std::string> monitor; ///< nothing: all, or none if there are hooks
+    std::vector<std::string> hooks;
+    uint64_t hook_limit = 0; ///< events per second, 0: none
+    std::string control;     ///< path of the socket for `shadowmon hooks`; empty: the VM's own
+    bool no_control = false;
     std::string format = "text";
     std::string output = "-";
     std::string on_full = "drop";

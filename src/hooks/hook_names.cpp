@@ -7,14 +7,14 @@
 #include <charconv>
 #include <fnmatch.h>
 #include <map>
-#include <set>
 
 namespace shadowmon {
 
 namespace {
 
 constexpr std::string_view return_suffix = "%return";
-constexpr const char* return_thunk = "__x86_return_thunk";
+/// __x86_return_thunk, its_return_thunk and so on: which one depends on the CPU's flaws.
+constexpr std::string_view return_thunk = "_return_thunk";
 
 /// Instructions from a function's start in which its arguments are looked for.
 constexpr unsigned prologue_length = 24;
@@ -68,6 +68,13 @@ size_t distance(std::string_view a, std::string_view b, size_t limit) {
 }
 
 } // namespace
+
+HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols)
+    : planner_(planner), symbols_(symbols) {
+    for (size_t i = 0; i < symbols.size(); i++)
+        if (symbols[i].name.ends_with(return_thunk))
+            return_thunks_.insert(Gva(symbols[i].value));
+}
 
 bool HookNames::is_function(const Symbol& symbol) const {
     return !symbol.absolute && is_text_type(symbol.type) &&
@@ -170,8 +177,7 @@ bool HookNames::is_return(const Instruction& instruction) const {
     auto target = instruction.branch_target();
     if (!target || flow_of(instruction) != Flow::jump)
         return false;
-    auto symbol = symbols_.find(return_thunk);
-    return symbol && *target == Gva(symbol->value);
+    return return_thunks_.count(*target) > 0;
 }
 
 Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::string& name,
@@ -220,6 +226,7 @@ Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::stri
 }
 
 Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& pattern, bool returns,
+                                                        size_t max_places,
                                                         std::vector<std::string>& notes) const {
     std::map<Gva, std::string> functions;
     for (size_t i = 0; i < symbols_.size(); i++) {
@@ -230,6 +237,9 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
     }
     if (functions.empty())
         return failf("no function of the guest's kernel is named like \"{}\"", pattern);
+    if (functions.size() > max_places)
+        return failf("{}: {} functions are named so; there is room for {} hooks", pattern,
+                     functions.size(), max_places);
     std::vector<NamedPlace> places;
     std::map<Refusal, size_t> refused;
     size_t passed_over = 0;
@@ -260,7 +270,7 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
     return places;
 }
 
-Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word,
+Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word, size_t max_places,
                                                     std::vector<std::string>& notes) const {
     std::string name = word;
     bool returns = name.size() > return_suffix.size() && name.ends_with(return_suffix);
@@ -269,7 +279,7 @@ Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word,
     if (name.empty())
         return failf("a hook needs a name");
     if (is_pattern(name))
-        return find_pattern(name, returns, notes);
+        return find_pattern(name, returns, max_places, notes);
     auto one = [](Result<NamedPlace> place) -> Result<std::vector<NamedPlace>> {
         if (!place)
             return fail(place.error());
@@ -307,15 +317,15 @@ Result<NamedPlaces> HookNames::find(const std::vector<std::string>& words,
     NamedPlaces all;
     std::set<Gva> seen;
     for (const std::string& word : words) {
-        auto places = find_one(word, all.notes);
+        auto places = find_one(word, max_places, all.notes);
         if (!places)
             return fail(places.error());
         for (NamedPlace& place : *places)
             if (seen.insert(place.displaced.address()).second)
                 all.places.push_back(std::move(place));
         if (all.places.size() > max_places)
-            return failf("{}: that makes {} hooks; there is room for {}", word, all.places.size(),
-                         max_places);
+            return failf("{}: that makes {} hooks; there is room for {} hooks", word,
+                         all.places.size(), max_places);
     }
     return all;
 }

@@ -4,6 +4,7 @@
 #include "src/guest/kallsyms.h"
 #include "src/hooks/hook_planner.h"
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,16 +36,16 @@ struct NamedPlaces {
 /// meant instead.
 class HookNames {
   public:
-    HookNames(const HookPlanner& planner, const Kallsyms& symbols)
-        : planner_(planner), symbols_(symbols) {}
+    HookNames(const HookPlanner& planner, const Kallsyms& symbols);
 
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.
     Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max_places) const;
 
   private:
-    Result<std::vector<NamedPlace>> find_one(const std::string& word,
+    Result<std::vector<NamedPlace>> find_one(const std::string& word, size_t max_places,
                                              std::vector<std::string>& notes) const;
     Result<std::vector<NamedPlace>> find_pattern(const std::string& pattern, bool returns,
+                                                 size_t max_places,
                                                  std::vector<std::string>& notes) const;
     Result<Gva> function_named(const std::string& name) const;
     Result<NamedPlace> entry_of(Gva function, const std::string& name,
@@ -58,6 +59,7 @@ class HookNames {
 
     const HookPlanner& planner_;
     const Kallsyms& symbols_;
+    std::set<Gva> return_thunks_; ///< what kernels jump to instead of a RET
 };
 
 } // namespace shadowmon

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/session/hook_plan.h"
 
+#include "src/hooks/site_planner.h"
+
 #include <algorithm>
 #include <sstream>
 
@@ -75,28 +77,20 @@ Result<MonitorSet> MonitorSet::parse(const std::string& names) {
         else
             return failf("there is no monitor \"{}\"; there are: syscalls, switches", name);
     }
-    if (!set.syscalls && !set.switches)
+    if (!set.any())
         return failf("no monitor is named; there are: syscalls, switches");
     return set;
 }
 
-std::vector<sm_hook> HookPlan::table() const {
-    std::vector<sm_hook> table;
-    for (const PlannedHook& planned : hooks)
-        table.push_back(planned.hook);
-    return table;
-}
-
-Result<HookPlan> plan_hooks(const MonitorSet& monitors, const KernelInfo& kernel,
-                            const PhysicalMemory& memory) {
+Result<std::vector<HookRequest>> plan_hooks(const MonitorSet& monitors, const KernelInfo& kernel,
+                                            const PhysicalMemory& memory) {
     std::vector<Target> targets;
     if (monitors.syscalls)
         targets = syscall_targets();
     if (monitors.switches)
         targets.insert(targets.end(), switch_targets().begin(), switch_targets().end());
 
-    HookPlan plan;
-    DisplacedCode displaced(Gva(SM_COMPARTMENT_GVA + SM_DISPLACED_OFFSET), SM_DISPLACED_MAX_SIZE);
+    std::vector<HookRequest> requests;
     for (const Target& target : targets) {
         if (!target.needed && !kernel.symbols.find(target.function))
             continue;
@@ -110,23 +104,20 @@ Result<HookPlan> plan_hooks(const MonitorSet& monitors, const KernelInfo& kernel
         auto site = plan_site({target.function, *start, *code, target.keep});
         if (!site)
             return fail(site.error().in(step));
-        auto resume = displaced.add(site->instruction, site->bytes);
-        if (!resume)
-            return fail(resume.error().in(step));
         auto gpa = kernel.to_gpa(site->address);
         if (!gpa)
             return fail(gpa.error().in(step));
-        sm_hook hook{};
-        hook.rip = (site->address + hook_bytes.size()).value;
-        hook.id = static_cast<uint32_t>(plan.hooks.size());
-        hook.type = target.type;
-        hook.flags = target.flags;
-        hook.resume_if1 = resume->if1.value;
-        hook.resume_if0 = resume->if0.value;
-        plan.hooks.push_back({target.function, std::move(*site), *gpa, hook});
+        HookRequest request{target.function,
+                            {{site->instruction}, site->bytes},
+                            {},
+                            *gpa,
+                            target.type,
+                            target.flags,
+                            {}};
+        std::copy_n(site->bytes.begin(), hook_bytes.size(), request.original.begin());
+        requests.push_back(std::move(request));
     }
-    plan.displaced.assign(displaced.bytes().begin(), displaced.bytes().end());
-    return plan;
+    return requests;
 }
 
 } // namespace shadowmon

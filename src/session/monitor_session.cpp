@@ -31,6 +31,9 @@ kvm_views_stats minus(const kvm_views_stats& a, const kvm_views_stats& b) {
     return d;
 }
 
+/// CR4.CET: supervisor indirect-branch tracking may be on.
+constexpr uint64_t cr4_cet = uint64_t{1} << 23;
+
 std::string size_text(uint64_t bytes) {
     return bytes >= 1u << 20 ? fmt::format("{} MiB", bytes >> 20)
                              : fmt::format("{} KiB", bytes >> 10);
@@ -63,6 +66,7 @@ Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<View
     SM_TRY(session->look_at_guest(options, log));
     SM_TRY(session->build(options, log));
     SM_TRY(session->start_reading());
+    SM_TRY(session->place_hooks(options, log));
     SM_TRY(session->open_way(log));
     return session;
 }
@@ -90,13 +94,10 @@ Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLo
     if (!entry)
         return fail(entry.error());
     entry_ = *entry;
-    auto plan = plan_hooks(options.monitors, *kernel_, memory_);
-    if (!plan)
-        return fail(plan.error());
-    plan_ = std::move(*plan);
-    for (const PlannedHook& hook : plan_.hooks)
-        log(fmt::format("hook {} in {} at {:#x}: {}", hook.hook.id, hook.function,
-                        hook.site.address.value, hook.site.instruction.text()));
+    auto monitors = plan_hooks(options.monitors, *kernel_, memory_);
+    if (!monitors)
+        return fail(monitors.error());
+    monitors_ = std::move(*monitors);
 
     if (auto symbol = kernel_->symbols.address("panic_cpu"))
         if (auto gpa = kernel_->to_gpa(*symbol))
@@ -137,7 +138,7 @@ Status MonitorSession::build(const SessionOptions& options, const StepLog& log) 
     Geometry geometry;
     geometry.slots = slots_for(info->nr_vcpus);
     geometry.ring_size = options.ring_size;
-    geometry.capacity = std::max(geometry.capacity, static_cast<uint32_t>(plan_.hooks.size()));
+    geometry.capacity = options.hook_capacity;
     geometry.text_size = static_cast<uint32_t>(payload->text().size);
     geometry.rodata_size = static_cast<uint32_t>(payload->rodata().size);
     geometry.data_size = static_cast<uint32_t>(payload->data().size);
@@ -159,8 +160,6 @@ Status MonitorSession::build(const SessionOptions& options, const StepLog& log) 
 
     CompartmentContents contents;
     contents.config = guest_config(options);
-    contents.hooks = plan_.table();
-    contents.displaced = plan_.displaced;
     SM_TRY(fill_region(*layout_, *payload, contents, region_gpa_, region_->bytes()));
     for (const kvm_views_protect& range : layout_->protections(region_gpa_))
         SM_TRY(views_->protect(range));
@@ -194,6 +193,48 @@ Status MonitorSession::start_reading() {
     return {};
 }
 
+Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog& log) {
+    auto region = region_->bytes();
+    uint32_t slots = layout_->geometry().slots;
+    auto table = HookTable::make(hooks_in(*layout_, region), layout_->geometry().capacity);
+    if (!table)
+        return fail(table.error());
+    auto area = displaced_in(*layout_, region);
+    DisplacedCode code(Gva(SM_COMPARTMENT_GVA + SM_DISPLACED_OFFSET), area.size());
+    code.publish_to(area);
+    std::vector<std::span<const uint64_t>> counters;
+    for (uint32_t i = 0; i < slots; i++)
+        counters.push_back(counters_in(*layout_, region, i));
+    auto vcpu = views_->vcpu(cpus_.running.front().index);
+    if (!vcpu)
+        return fail(vcpu.error());
+    hooks_.emplace(HookSet::Parts{
+        std::move(*table), std::move(code), HookLimits(limits_in(*layout_, region)),
+        HookCounters(std::move(counters), layout_->geometry().capacity), slots_, vcpu->tsc_khz});
+
+    HookPolicy policy;
+    policy.branch_tracking = vcpu->cr4 & cr4_cet;
+    user_hooks_.emplace(*views_, *kernel_, memory_, *hooks_, policy);
+    auto ids = hooks_->stage(monitors_);
+    if (!ids)
+        return fail(ids.error());
+    if (!options.hooks.empty()) {
+        auto planned = user_hooks_->plan(options.hooks, options.hook_limit, [] {});
+        if (!planned)
+            return fail(planned.error());
+        for (const std::string& note : planned->notes)
+            log(note);
+        if (auto user_ids = hooks_->stage(planned->requests); !user_ids)
+            return fail(user_ids.error());
+    }
+    for (const HookStatus& hook : hooks_->list()) {
+        merger_->decoder().set_hook_name(hook.id, hook.name);
+        log(fmt::format("hook {} in {} at {:#x}: {}", hook.id, hook.name, hook.address,
+                        hooks_->request(hook.id).displaced.instructions.front().text()));
+    }
+    return {};
+}
+
 Status MonitorSession::open_way(const StepLog& log) {
     kvm_views_enable enable{};
     enable.gate_gva = SM_COMPARTMENT_GVA;
@@ -202,19 +243,19 @@ Status MonitorSession::open_way(const StepLog& log) {
 
     // One batch: the guest never sees a hook without the way that it leads to.
     std::vector<kvm_views_patch> patches = entry_.patches(region_gpa_, gate_);
-    for (const PlannedHook& hook : plan_.hooks)
-        patches.push_back(make_patch(hook.gpa, std::span(hook.site.bytes).first(hook_bytes.size()),
-                                     hook_bytes, KVM_VIEWS_PATCH_HOOK));
+    std::vector<uint32_t> ids = hooks_->all();
+    for (const kvm_views_patch& hook : hooks_->patches(ids))
+        patches.push_back(hook);
     auto before = views_->stats();
     if (!before)
         return fail(before.error());
     auto patched = views_->patch(patches);
     if (!patched)
         return fail(patched.error());
-    hooked_ = true;
+    hooks_->armed(ids);
     at_arm_ = *before;
     pause_tsc_ = patched->pause_tsc;
-    log(fmt::format("armed: {} hooks, the vCPUs stood still for {} TSC ticks", plan_.hooks.size(),
+    log(fmt::format("armed: {} hooks, the vCPUs stood still for {} TSC ticks", ids.size(),
                     pause_tsc_));
     return {};
 }
@@ -270,20 +311,32 @@ void MonitorSession::resync_clock() {
 }
 
 Status MonitorSession::revert_hooks() {
-    if (!hooked_)
+    if (!hooks_ || hooks_->active().empty())
         return {};
     if (auto now = views_->stats())
         at_detach_ = *now;
-    std::vector<kvm_views_patch> patches;
-    for (const PlannedHook& hook : plan_.hooks)
-        patches.push_back(make_patch(hook.gpa, hook_bytes, hook_bytes,
-                                     KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT));
-    auto patched = views_->patch(patches);
-    if (!patched)
-        return fail(patched.error());
-    hooked_ = false;
+    auto changed = hooks_->disable(*views_, hooks_->active());
+    if (!changed)
+        return fail(changed.error());
     return {};
 }
+
+HookReply MonitorSession::answer(const HookCommand& command,
+                                 const UserHooks::Meanwhile& meanwhile) {
+    HookReply reply = user_hooks_->answer(command, meanwhile);
+    if (command.verb == HookCommand::Verb::add)
+        for (const HookStatus& hook : reply.hooks)
+            merger_->decoder().set_hook_name(hook.id, hook.name);
+    return reply;
+}
+
+void MonitorSession::tick() {
+    // Who waits for room in its ring is inside the compartment, and would be waited for.
+    if (parked_.empty() && hooks_->leaving())
+        hooks_->tick(*views_, !merger_->holding());
+}
+
+std::string MonitorSession::overwritten(Gpa gpa) { return hooks_->overwritten(gpa).value_or(""); }
 
 bool MonitorSession::quiet() const {
     return std::none_of(slots_.begin(), slots_.end(), [](const sm_slot* slot) {

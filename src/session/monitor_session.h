@@ -5,7 +5,9 @@
 #include "src/events/merger.h"
 #include "src/session/entry_plan.h"
 #include "src/session/hook_plan.h"
+#include "src/session/hook_set.h"
 #include "src/session/stray_slots.h"
+#include "src/session/user_hooks.h"
 #include "src/vm/live_memory.h"
 #include "src/vm/views.h"
 
@@ -19,6 +21,9 @@ namespace shadowmon {
 
 struct SessionOptions {
     MonitorSet monitors;
+    std::vector<std::string> hooks;                 ///< that the user names
+    std::optional<uint64_t> hook_limit;             ///< events per second of each of them
+    uint32_t hook_capacity = default_hook_capacity; ///< hooks at a time, those added later too
     uint32_t ring_size = 1u << 20;
     sm_full_mode full_mode = SM_FULL_DROP;
     std::optional<SymbolFile> symbols; ///< what the user knows of the guest's kernel
@@ -40,7 +45,17 @@ class MonitorSession {
     Merger& merger() { return *merger_; }
     const Views& views() const { return *views_; }
     const KernelInfo& kernel() const { return *kernel_; }
-    const std::vector<PlannedHook>& hooks() const { return plan_.hooks; }
+    const Layout& layout() const { return *layout_; }
+    const HookSet& hooks() const { return *hooks_; }
+
+    /// Answers what is asked of the hooks; `meanwhile` is called while that takes long.
+    HookReply answer(const HookCommand& command, const UserHooks::Meanwhile& meanwhile);
+
+    /// After each poll of the merger: brings hooks that are leaving a step further.
+    void tick();
+
+    /// What the user should know of a hook that the guest has overwritten; empty if there is none.
+    std::string overwritten(Gpa gpa);
     uint64_t pause_tsc() const { return pause_tsc_; } ///< host TSC ticks of the arming pause
 
     /// What the views counted since the VM was armed; after detach(), up to then.
@@ -83,6 +98,7 @@ class MonitorSession {
 
     Status look_at_guest(const SessionOptions& options, const StepLog& log);
     Status build(const SessionOptions& options, const StepLog& log);
+    Status place_hooks(const SessionOptions& options, const StepLog& log);
     Status open_way(const StepLog& log);
     Status start_reading();
     sm_config guest_config(const SessionOptions& options) const;
@@ -91,7 +107,9 @@ class MonitorSession {
     LiveMemory memory_;
     GuestCpus cpus_;
     std::optional<KernelInfo> kernel_;
-    HookPlan plan_;
+    std::vector<HookRequest> monitors_; ///< planned before there is a place for them
+    std::optional<HookSet> hooks_;
+    std::optional<UserHooks> user_hooks_;
     EntryPlan entry_{};
     std::optional<Layout> layout_;
     Gva gate_;
@@ -106,7 +124,6 @@ class MonitorSession {
     std::optional<kvm_views_stats> at_detach_;
     uint64_t pause_tsc_ = 0;
     uint64_t undo_conflicts_ = 0;
-    bool hooked_ = false;
 };
 
 } // namespace shadowmon

@@ -71,7 +71,22 @@ size_t TraceLoop::pump() {
     if (n > 0 && !output_error_)
         if (auto status = output_.flush(); !status)
             output_error_ = status.error();
+    session_.tick();
     return n;
+}
+
+void TraceLoop::answer_commands() {
+    if (!control_)
+        return;
+    control_->serve([this](const HookCommand& command) {
+        return session_.answer(command, [this] {
+            pump();
+            // A vCPU that waits for room would wait for the whole of it.
+            if (auto events = session_.take_events(); events && !deferred_)
+                deferred_ = react(*events);
+            (void)session_.resume_parked();
+        });
+    });
 }
 
 /// Something that a guest can cause as often as it likes: the first ones are told.
@@ -147,11 +162,16 @@ TraceEnd TraceLoop::run(std::optional<milliseconds> duration) {
             session_.resync_clock();
         }
 
-        pollfd fds[] = {{session_.views().fd(), POLLIN, 0},
-                        {vmm_pidfd_, POLLIN, 0},
-                        {signals_.fd(), POLLIN, 0}};
-        if (::poll(fds, std::size(fds), static_cast<int>(wait.count())) < 0 && errno != EINTR)
+        std::vector<pollfd> fds = {{session_.views().fd(), POLLIN, 0},
+                                   {vmm_pidfd_, POLLIN, 0},
+                                   {signals_.fd(), POLLIN, 0}};
+        if (control_)
+            control_->add_to(fds);
+        if (::poll(fds.data(), fds.size(), static_cast<int>(wait.count())) < 0 && errno != EINTR)
             return fail_with(Error::from_errno("wait for the VM"));
+        answer_commands();
+        if (deferred_)
+            return *deferred_;
         if (fds[2].revents && signals_.take())
             return TraceEnd::asked;
         if (fds[0].revents & POLLIN) {

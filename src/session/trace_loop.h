@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include "src/control/control_socket.h"
 #include "src/output/output.h"
 #include "src/session/monitor_session.h"
 #include "src/session/signals.h"
@@ -36,6 +37,9 @@ class TraceLoop {
         : session_(session), output_(output), collector_(collector), vmm_pidfd_(vmm_pidfd),
           signals_(signals), notice_(std::move(notice)) {}
 
+    /// Commands that come there are answered while the trace runs. Null: nobody may ask.
+    void listen_to(ControlServer* control) { control_ = control; }
+
     /// Returns when the trace has ended; the VM is still armed.
     TraceEnd run(std::optional<std::chrono::milliseconds> duration);
 
@@ -49,6 +53,7 @@ class TraceLoop {
 
   private:
     size_t pump();
+    void answer_commands();
     std::optional<TraceEnd> react(const std::vector<kvm_views_event>& events);
     TraceEnd fail_with(Error error);
     void incident(const std::string& what);
@@ -61,8 +66,10 @@ class TraceLoop {
     int vmm_pidfd_;
     Signals& signals_;
     NoticeLog notice_;
+    ControlServer* control_ = nullptr;
     std::optional<Error> error_;
     std::optional<Error> output_error_;
+    std::optional<TraceEnd> deferred_; ///< met while a command was answered
     bool vm_gone_ = false;
     bool was_reset_ = false;
     bool told_blind_ = false;

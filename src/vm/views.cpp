@@ -247,7 +247,7 @@ Status Views::disable() {
     return fail(Error::from_errno("undo the views"));
 }
 
-Result<Views::Patched> Views::patch(std::span<const kvm_views_patch> patches) {
+Result<Views::Patched> Views::patch(std::span<const kvm_views_patch> patches, uint32_t* failed) {
     if (patches.size() > KVM_VIEWS_MAX_PATCHES)
         return failf("{} patches in one batch, at most {} are possible", patches.size(),
                      KVM_VIEWS_MAX_PATCHES);
@@ -257,6 +257,8 @@ Result<Views::Patched> Views::patch(std::span<const kvm_views_patch> patches) {
     if (ioctl_(fd_.get(), KVM_VIEWS_PATCH, &arguments) >= 0)
         return Patched{arguments.pause_tsc, arguments.inside};
     int code = errno;
+    if (failed)
+        *failed = arguments.failed_index;
     if (code == ESTALE && arguments.failed_index < patches.size())
         return fail(Error(fmt::format("patch {} bytes of the guest at {:#x}: the guest has changed "
                                       "them since they were looked at",

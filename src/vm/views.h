@@ -66,8 +66,8 @@ class Views {
         uint32_t inside;    ///< vCPUs that were inside the compartment: quiesce() waits for them
     };
     /// All of them or none. Error code ESTALE: the guest's bytes are not as
-    /// expected, the message says where.
-    Result<Patched> patch(std::span<const kvm_views_patch> patches);
+    /// expected, the message says where and `failed` which patch it is.
+    Result<Patched> patch(std::span<const kvm_views_patch> patches, uint32_t* failed = nullptr);
 
     /// Waits until every vCPU has been outside the compartment since the last patch(): what a
     /// reverted hook led to can be used again then. Error code EAGAIN: a vCPU stays inside

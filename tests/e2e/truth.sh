@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # usage: truth start | truth stop DIR          (in the watched guest)
+#        truth functions FUNCTION... | truth functions-stop DIR
 #
 # The guest kernel's own record of system calls and process switches, from its tracefs: every
 # event with arguments and return values, and the same counted by hist triggers. Tracing
@@ -43,8 +44,37 @@ stop() {
 	echo 1 >buffer_size_kb
 }
 
+# Every call of some functions, by the kernel's function tracer.
+functions() {
+	echo 0 >tracing_on
+	echo 8192 >buffer_size_kb
+	echo x86-tsc >trace_clock
+	echo nooverwrite >trace_options
+	echo 4096 >saved_cmdlines_size
+	echo "$@" >set_ftrace_filter
+	echo function >current_tracer
+	echo >trace
+	echo 1 >tracing_on
+}
+
+functions_stop() {
+	echo 0 >tracing_on
+	mkdir -p "$1"
+	cat trace >"$1/functions"
+	cat per_cpu/cpu*/stats >"$1/functions-stats"
+	echo nop >current_tracer
+	echo >set_ftrace_filter
+	echo >trace
+	echo 1 >buffer_size_kb
+}
+
 case ${1:-} in
 start) start ;;
 stop) stop "$2" ;;
-*) echo "usage: truth start | stop DIR" >&2 && exit 2 ;;
+functions)
+	shift
+	functions "$@"
+	;;
+functions-stop) functions_stop "$2" ;;
+*) echo "usage: truth start | stop DIR | functions NAME... | functions-stop DIR" >&2 && exit 2 ;;
 esac

@@ -3,6 +3,7 @@
 // the program itself, and the texts it prints.
 #include "cli/doctor_command.h"
 #include "cli/exit_code.h"
+#include "cli/hooks_command.h"
 #include "cli/trace_figures.h"
 
 #include <gtest/gtest.h>
@@ -48,7 +49,8 @@ TEST(Program, HelpTeaches) {
     EXPECT_EQ(trace.code, exit_done);
     for (const char* option :
          {"--vm", "--monitor", "--format", "--output", "--on-full", "--ring-size", "--duration",
-          "--until-exit", "--summary", "--ready-fd", "--ready-file", "--system-map", "--vmlinux"})
+          "--hook", "--hook-limit", "--control", "--until-exit", "--summary", "--ready-fd",
+          "--ready-file", "--system-map", "--vmlinux"})
         EXPECT_TRUE(has(trace, option)) << option;
     EXPECT_TRUE(has(run("doctor --help"), "--vm"));
     Outcome version = run("--version");
@@ -67,6 +69,13 @@ TEST(Program, WrongUsage) {
         {"trace --vm 1 --on-full maybe", "--on-full"},
         {"trace --vm 1 --monitor syscalls,keyboard", "there is no monitor \"keyboard\""},
         {"trace --vm 1 --monitor ''", "no monitor is named"},
+        {"trace --vm 1 --hook-limit 0 --hook x", "--hook-limit"},
+        {"hooks", "subcommand"},
+        {"hooks frobnicate", "subcommand"},
+        {"hooks list", "--vm or --control"},
+        {"hooks add --vm 1", "HOOK"},
+        {"hooks add --vm 1 --limit 0 x", "--limit"},
+        {"hooks list --vm 1 --limit 5", "--limit"},
         {"trace --vm 1 --ring-size 5000", "a power of two from 4K to 4M"},
         {"trace --vm 1 --ring-size 8M", "a power of two from 4K to 4M"},
         {"trace --vm 1 --duration -1", "--duration"},
@@ -108,6 +117,29 @@ TEST(Program, NoSuchProcess) {
     Outcome outcome = run("trace --vm 4194305");
     EXPECT_EQ(outcome.code, exit_failed);
     EXPECT_TRUE(has(outcome, "there is no process")) << outcome.text;
+}
+
+TEST(Program, NoTraceToTalkTo) {
+    Outcome outcome = run("hooks list --vm 4194305");
+    EXPECT_EQ(outcome.code, exit_failed);
+    EXPECT_TRUE(has(outcome, "no trace of that VM is running")) << outcome.text;
+    EXPECT_EQ(run("hooks remove --control /nowhere/socket vfs_read").code, exit_failed);
+}
+
+TEST(RenderHooks, TableAndNotes) {
+    HookReply reply;
+    EXPECT_EQ(render_hooks(reply), "");
+    reply.hooks.resize(2);
+    reply.hooks[0] = {7, "vfs_read\n", 0xffffffff81234567, "int20", "on", "", 10, 3, 2, 100};
+    reply.hooks[1] = {8, "do_exit+0x2a", 0xffffffff81234568, "int20", "retired", "why", 0, 0, 0,
+                      {}};
+    reply.notes = {"a note"};
+    std::string text = render_hooks(reply);
+    EXPECT_NE(text.find("    7 on      int20           15           10          3          2"),
+              std::string::npos)
+        << text;
+    EXPECT_NE(text.find("0xffffffff81234567 vfs_read\\x0a\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("do_exit+0x2a (why)\na note\n"), std::string::npos) << text;
 }
 
 TEST(Program, DoctorTellsReadiness) {

@@ -11,7 +11,7 @@ namespace {
 
 constexpr Gva start(0xffffffff81000000);
 constexpr uint64_t function_size = 32;
-constexpr const char* thunk = "__x86_return_thunk";
+constexpr const char* thunk = "its_return_thunk";
 
 /// Functions of 32 bytes each, filled up with INT3.
 class SmallKernel {
@@ -140,7 +140,7 @@ TEST_F(HookNamesTest, Returns) {
 
 TEST_F(HookNamesTest, ReturnsByTheThunk) {
     SmallKernel kernel;
-    // xor eax, eax; jmp __x86_return_thunk
+    // xor eax, eax; jmp its_return_thunk
     kernel.function("by_thunk", {0x31, 0xc0, 0xe9, 0x19, 0x00, 0x00, 0x00})
         .function(thunk, {0xc3, 0xcc});
     auto found = kernel.find({"by_thunk%return"});

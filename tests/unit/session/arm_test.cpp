@@ -81,11 +81,11 @@ TEST_P(Arm, PatchesOneBatchInOrder) {
 
     // Both kernels have do_syscall_64, int80, fast 32-bit, exit and switch.
     EXPECT_EQ((*session)->hooks().size(), 5u);
-    for (const PlannedHook& hook : (*session)->hooks()) {
-        auto symbol = info.symbols.find_by_address(hook.site.address);
+    for (const HookStatus& hook : (*session)->hooks().list()) {
+        auto symbol = info.symbols.find_by_address(Gva(hook.address));
         ASSERT_TRUE(symbol);
-        EXPECT_EQ(symbol->name, hook.function);
-        EXPECT_LT(hook.site.address.value - symbol->value, 64u);
+        EXPECT_EQ(symbol->name, hook.name);
+        EXPECT_LT(hook.address - symbol->value, 64u);
     }
     vm_->stats.exits = 7;
     EXPECT_EQ((*session)->stats()->exits, 7u);
@@ -141,8 +141,9 @@ TEST_P(Arm, GuestReachesTheGate) {
     EXPECT_LT(config->windows[0].start, config->direct_map + vm_->memory.file_size());
     for (uint32_t i = 1; i < config->nr_windows; i++)
         EXPECT_LE(config->windows[i].size, config->windows[0].size);
-    for (const PlannedHook& hook : (*session)->hooks()) {
-        uint64_t rip = hook.site.address.value + 2;
+    for (uint32_t id : (*session)->hooks().all()) {
+        const Displaced& displaced = (*session)->hooks().request(id).displaced;
+        uint64_t rip = displaced.address().value + 2;
         uint64_t index = (rip * SM_HOOK_HASH) >> 32 & config->hook_mask;
         auto found = virt.read_value<sm_hook>(Gva(SM_COMPARTMENT_GVA + SM_HOOKS_OFFSET) +
                                               index * sizeof(sm_hook));
@@ -154,7 +155,7 @@ TEST_P(Arm, GuestReachesTheGate) {
         ASSERT_TRUE(moved);
         auto back = Instruction::decode(moved->end(), std::span(code).subspan(moved->length()));
         ASSERT_TRUE(back);
-        EXPECT_EQ(back->branch_target(), hook.site.instruction.end());
+        EXPECT_EQ(back->branch_target(), displaced.end());
     }
 }
 
@@ -162,10 +163,11 @@ TEST_P(Arm, RevertPutsBackTheGuestsBytes) {
     auto session = arm();
     ASSERT_TRUE(session);
     ASSERT_TRUE((*session)->revert_hooks());
-    for (const PlannedHook& hook : (*session)->hooks()) {
-        std::vector<std::byte> now(hook.site.bytes.size());
+    for (uint32_t id : (*session)->hooks().all()) {
+        const HookRequest& hook = (*session)->hooks().request(id);
+        std::vector<std::byte> now(hook.displaced.bytes.size());
         ASSERT_TRUE(vm_->memory.read(hook.gpa, now));
-        EXPECT_EQ(now, hook.site.bytes);
+        EXPECT_EQ(now, hook.displaced.bytes);
     }
     EXPECT_TRUE((*session)->detach());
 }
@@ -175,7 +177,7 @@ TEST_P(Arm, OnlyTheMonitorsAsked) {
     auto session = arm();
     ASSERT_TRUE(session);
     ASSERT_EQ((*session)->hooks().size(), 1u);
-    EXPECT_EQ((*session)->hooks()[0].function, "__switch_to");
+    EXPECT_EQ((*session)->hooks().list()[0].name, "__switch_to");
 }
 
 TEST_P(Arm, RefusesUnfitVms) {

@@ -121,7 +121,10 @@ class FakeVm {
         }
         case KVM_VIEWS_SET_REGION:
             region = *static_cast<kvm_views_region*>(argument);
-            return ftruncate(fd_, off_t{region.pages} * 4096);
+            // Its pages start zeroed, for each who attaches.
+            return fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                             off_t{region.pages} * 4096) |
+                   ftruncate(fd_, off_t{region.pages} * 4096);
         case KVM_VIEWS_PROTECT:
             protections.push_back(*static_cast<kvm_views_protect*>(argument));
             return 0;

@@ -32,7 +32,7 @@ class Loop : public testing::Test {
         auto region = session_->views().map_region(vm_->region.pages);
         ASSERT_TRUE(region);
         region_.emplace(std::move(*region));
-        find_rings();
+        ring_ = ring_in(session_->layout(), region_->bytes(), 0);
         path_ = testing::TempDir() + "trace_loop_test." + std::to_string(getpid());
         open_output(path_);
     }
@@ -41,12 +41,6 @@ class Loop : public testing::Test {
             unlink(path_.c_str());
     }
 
-    /// The rings are the last pages of the region, in their order.
-    void find_rings() {
-        size_t ring_bytes = SM_RING_DATA_OFFSET + 0x1000;
-        ring_ = reinterpret_cast<sm_ring*>(region_->bytes().data() + region_->bytes().size() -
-                                           4 * ring_bytes);
-    }
     void open_output(const std::string& path) {
         auto sink = Sink::open(path);
         ASSERT_TRUE(sink) << sink.error().message();
@@ -79,10 +73,7 @@ class Loop : public testing::Test {
         __atomic_store_n(&ring_->head, ring_->head + sizeof(event), __ATOMIC_RELEASE);
         return true;
     }
-    /// The slot of the ring, five pages with its stack, the first of four.
-    sm_slot* slot() {
-        return reinterpret_cast<sm_slot*>(reinterpret_cast<std::byte*>(ring_) - 4 * 5 * 0x1000);
-    }
+    sm_slot* slot() { return slot_in(session_->layout(), region_->bytes(), 0); }
     std::string finish_and_read() {
         EXPECT_TRUE(loop_->finish());
         EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
@@ -280,7 +271,7 @@ TEST_F(Loop, VcpusThatCannotBeLookedAtDoNotEndTheTrace) {
 
 TEST_F(Loop, ChangedHookDoesNotStopTheDetach) {
     std::array<std::byte, 2> nops{std::byte{0x90}, std::byte{0x90}};
-    vm_->memory.write(session_->hooks()[0].gpa, nops);
+    vm_->memory.write(session_->hooks().request(0).gpa, nops);
     vm_->stats.undo_conflicts = 1;
     EXPECT_EQ(loop_->run(std::chrono::milliseconds(10)), TraceEnd::time_over);
     finish_and_read();
