@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/doctor_command.h"
 #include "cli/exit_code.h"
+#include "cli/explain_command.h"
 #include "cli/hooks_command.h"
 #include "cli/trace_command.h"
 
@@ -56,6 +57,8 @@ int main(int argc, char** argv) {
 
     TraceArguments trace;
     CLI::App* trace_command = add_trace_command(app, trace);
+    ExplainArguments explain;
+    CLI::App* explain_command = add_explain_command(app, explain);
     HooksArguments hooks;
     CLI::App* hooks_command = add_hooks_command(app, hooks);
     DoctorArguments doctor;
@@ -69,6 +72,8 @@ int main(int argc, char** argv) {
     spdlog::set_level(verbose ? spdlog::level::debug : spdlog::level::info);
     if (trace_command->parsed())
         return run_trace(trace);
+    if (explain_command->parsed())
+        return run_explain(explain);
     if (hooks_command->parsed())
         return run_hooks(hooks);
     if (doctor_command->parsed())

@@ -280,36 +280,40 @@ Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word, siz
         return failf("a hook needs a name");
     if (is_pattern(name))
         return find_pattern(name, returns, max_places, notes);
-    auto one = [](Result<NamedPlace> place) -> Result<std::vector<NamedPlace>> {
-        if (!place)
-            return fail(place.error());
-        std::vector<NamedPlace> places;
-        places.push_back(std::move(*place));
-        return places;
-    };
-    if (name.starts_with("0x")) {
-        auto address = parse_number(name);
-        if (!address || returns)
-            return failf("\"{}\" is no address", word);
-        return one(place_at(Gva(*address), planner_.where(Gva(*address))));
+    bool whole = !name.starts_with("0x") && name.find('+') == std::string::npos;
+    if (returns && !whole)
+        return failf("\"{}\": {} goes with the name of a function", word, return_suffix);
+    auto at = address(name);
+    if (!at)
+        return fail(at.error());
+    if (returns)
+        return returns_of(*at, name, notes);
+    auto place = whole ? entry_of(*at, name, notes)
+                       : place_at(*at, name.starts_with("0x") ? planner_.where(*at) : name);
+    if (!place)
+        return fail(place.error());
+    std::vector<NamedPlace> places;
+    places.push_back(std::move(*place));
+    return places;
+}
+
+Result<Gva> HookNames::address(const std::string& word) const {
+    if (word.starts_with("0x")) {
+        auto address = parse_number(word);
+        return address ? Result<Gva>(Gva(*address)) : failf("\"{}\" is no address", word);
     }
-    size_t plus = name.find('+');
-    auto function = function_named(name.substr(0, plus));
-    if (!function)
-        return fail(function.error());
-    if (plus == std::string::npos) {
-        if (returns)
-            return returns_of(*function, name, notes);
-        return one(entry_of(*function, name, notes));
-    }
-    auto offset = parse_number(std::string_view(name).substr(plus + 1));
-    if (!offset || returns)
+    size_t plus = word.find('+');
+    auto function = function_named(word.substr(0, plus));
+    if (!function || plus == std::string::npos)
+        return function;
+    auto offset = parse_number(std::string_view(word).substr(plus + 1));
+    if (!offset)
         return failf("\"{}\": behind the + a number is needed, decimal or with 0x", word);
     const Function* around = planner_.code().map.function(*function);
     uint64_t size = around ? around->end - *function : 0;
     if (*offset >= size)
         return failf("{}: the function is {:#x} bytes long", word, size);
-    return one(place_at(*function + *offset, name));
+    return *function + *offset;
 }
 
 Result<NamedPlaces> HookNames::find(const std::vector<std::string>& words,

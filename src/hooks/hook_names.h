@@ -41,6 +41,10 @@ class HookNames {
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.
     Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max_places) const;
 
+    /// The address that FUNCTION, FUNCTION+OFFSET or 0xADDRESS means, whether or not it can be
+    /// hooked. Of a function, its start.
+    Result<Gva> address(const std::string& word) const;
+
   private:
     Result<std::vector<NamedPlace>> find_one(const std::string& word, size_t max_places,
                                              std::vector<std::string>& notes) const;

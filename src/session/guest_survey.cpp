@@ -8,6 +8,20 @@
 
 namespace shadowmon {
 
+namespace {
+
+/// The page tables through which a guest is looked at are those of whatever ran; when that
+/// process ends meanwhile, they become something else.
+constexpr unsigned survey_attempts = 5;
+
+/// True for what another look would not change: firmware, 32 bits, not Linux, not the
+/// kernel that the user says it is.
+bool says_what_guest_is(const Error& error) {
+    return error.code() == EAGAIN || error.code() == ENOTSUP || error.code() == ENOEXEC;
+}
+
+} // namespace
+
 CpuState GuestCpus::state_of(const kvm_views_vcpu& vcpu) {
     CpuState state;
     state.cr0 = vcpu.cr0;
@@ -62,6 +76,22 @@ Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& me
             first = kernel.error();
     }
     return fail(*first);
+}
+
+Result<SurveyedGuest> survey_guest(const Views& views, const PhysicalMemory& memory,
+                                   const SymbolFile* file,
+                                   const std::function<void(const std::string&)>& log) {
+    for (unsigned attempt = 1;; attempt++) {
+        auto cpus = survey_cpus(views);
+        if (!cpus)
+            return fail(cpus.error());
+        auto kernel = survey_kernel(*cpus, memory, file);
+        if (kernel)
+            return SurveyedGuest{std::move(*cpus), std::move(*kernel)};
+        if (attempt == survey_attempts || says_what_guest_is(kernel.error()))
+            return fail(kernel.error());
+        log(kernel.error().message() + "; looking again");
+    }
 }
 
 unsigned guest_phys_bits(const KernelInfo& kernel, const PhysicalMemory& memory, unsigned limit) {

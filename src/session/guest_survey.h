@@ -4,6 +4,8 @@
 #include "src/guest/kernel_info.h"
 #include "src/vm/views.h"
 
+#include <functional>
+#include <string>
 #include <vector>
 
 namespace shadowmon {
@@ -23,6 +25,18 @@ Result<GuestCpus> survey_cpus(const Views& views);
 /// first vCPU if none does. `file` may be null.
 Result<KernelInfo> survey_kernel(const GuestCpus& cpus, const PhysicalMemory& memory,
                                  const SymbolFile* file = nullptr);
+
+/// A guest that was looked at and found fit to be watched.
+struct SurveyedGuest {
+    GuestCpus cpus;
+    KernelInfo kernel;
+};
+
+/// Both of the above, again if the page tables that were used became something else meanwhile,
+/// which `log` is told. `file` may be null.
+Result<SurveyedGuest> survey_guest(const Views& views, const PhysicalMemory& memory,
+                                   const SymbolFile* file,
+                                   const std::function<void(const std::string&)>& log);
 
 /// How wide the guest takes physical addresses to be: page-table entries beyond that
 /// are malformed to it. At most `limit`, which is what the VM can translate.

@@ -41,20 +41,6 @@ std::string size_text(uint64_t bytes) {
 
 } // namespace
 
-namespace {
-
-/// The page tables through which a guest is looked at are those of whatever ran; when that
-/// process ends meanwhile, they become something else.
-constexpr unsigned survey_attempts = 5;
-
-/// True for what another look would not change: firmware, 32 bits, not Linux, not the
-/// kernel that the user says it is.
-bool says_what_guest_is(const Error& error) {
-    return error.code() == EAGAIN || error.code() == ENOTSUP || error.code() == ENOEXEC;
-}
-
-} // namespace
-
 Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<Views> views,
                                                             const SessionOptions& options,
                                                             const StepLog& log) {
@@ -72,19 +58,11 @@ Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<View
 }
 
 Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLog& log) {
-    for (unsigned attempt = 1; !kernel_; attempt++) {
-        auto cpus = survey_cpus(*views_);
-        if (!cpus)
-            return fail(cpus.error());
-        cpus_ = std::move(*cpus);
-        auto kernel = survey_kernel(cpus_, memory_, options.symbols ? &*options.symbols : nullptr);
-        if (kernel)
-            kernel_.emplace(std::move(*kernel));
-        else if (attempt == survey_attempts || says_what_guest_is(kernel.error()))
-            return fail(kernel.error());
-        else
-            log(kernel.error().message() + "; looking again");
-    }
+    auto guest = survey_guest(*views_, memory_, options.symbols ? &*options.symbols : nullptr, log);
+    if (!guest)
+        return fail(guest.error());
+    cpus_ = std::move(guest->cpus);
+    kernel_.emplace(std::move(guest->kernel));
     log(fmt::format("guest: {}", kernel_->banner));
     log(fmt::format("kernel at {:#x}, {} symbols from {}, {}-level page tables",
                     kernel_->image.start.value, kernel_->symbols.size(), kernel_->symbols.source(),

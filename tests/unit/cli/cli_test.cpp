@@ -3,6 +3,7 @@
 // the program itself, and the texts it prints.
 #include "cli/doctor_command.h"
 #include "cli/exit_code.h"
+#include "cli/explain_command.h"
 #include "cli/hooks_command.h"
 #include "cli/trace_figures.h"
 
@@ -70,6 +71,8 @@ TEST(Program, WrongUsage) {
         {"trace --vm 1 --monitor syscalls,keyboard", "there is no monitor \"keyboard\""},
         {"trace --vm 1 --monitor ''", "no monitor is named"},
         {"trace --vm 1 --hook-limit 0 --hook x", "--hook-limit"},
+        {"explain vfs_read", "--vm"},
+        {"explain --vm 1", "PLACE"},
         {"hooks", "subcommand"},
         {"hooks frobnicate", "subcommand"},
         {"hooks list", "--vm or --control"},
@@ -124,6 +127,40 @@ TEST(Program, NoTraceToTalkTo) {
     EXPECT_EQ(outcome.code, exit_failed);
     EXPECT_TRUE(has(outcome, "no trace of that VM is running")) << outcome.text;
     EXPECT_EQ(run("hooks remove --control /nowhere/socket vfs_read").code, exit_failed);
+}
+
+TEST(RenderExplanation, ListsWhatIsThereAndWhatBecomesOfIt) {
+    auto bytes = [](std::initializer_list<int> values) {
+        std::vector<std::byte> out;
+        for (int value : values)
+            out.push_back(static_cast<std::byte>(value));
+        return out;
+    };
+    Explanation e;
+    e.address = Gva(0xffffffff81000005);
+    e.symbol = "vfs_read";
+    e.offset = 5;
+    e.function_start = Gva(0xffffffff81000000);
+    e.function_end = Gva(0xffffffff81000020);
+    ListedInstruction nop{e.function_start, bytes({0x0f, 0x1f, 0x44, 0, 0}), "nop", "", true};
+    ListedInstruction mov{e.address, bytes({0x48, 0x89, 0xe5}), "mov rbp, rsp", "", false};
+    e.around = {nop, mov};
+    e.displaced = {mov};
+    e.gate = Gate::interrupt;
+    e.pieces = {{true, Gva(0xffffffff40100010), {mov}}};
+    std::string text = render_explanation(e);
+    EXPECT_NE(text.find("vfs_read+0x5  (0xffffffff81000000..0xffffffff81000020)\n"),
+              std::string::npos)
+        << text;
+    EXPECT_NE(text.find("  * 0xffffffff81000005  48 89 e5 "), std::string::npos) << text;
+    EXPECT_NE(text.find("Can be hooked, by INT 20"), std::string::npos);
+    EXPECT_NE(text.find("entered with interrupts on:\n"), std::string::npos);
+    e.displaced.clear();
+    e.refusal = "it cannot be hooked: no";
+    text = render_explanation(e);
+    EXPECT_NE(text.find("  > 0xffffffff81000005  48 89 e5 "), std::string::npos) << text;
+    EXPECT_NE(text.find("it cannot be hooked: no\n"), std::string::npos);
+    EXPECT_EQ(text.find("Can be hooked"), std::string::npos);
 }
 
 TEST(RenderHooks, TableAndNotes) {

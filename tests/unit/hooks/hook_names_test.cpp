@@ -134,7 +134,7 @@ TEST_F(HookNamesTest, Returns) {
     EXPECT_EQ(found->places[1].displaced.address(), start + 160 + 10);
     EXPECT_EQ(found->places[1].name, "two_returns%return");
     EXPECT_SAYS(({"tail_call%return"}), "other functions, which it jumps to, return for it");
-    EXPECT_SAYS(({"vfs_read+9%return"}), "a number is needed");
+    EXPECT_SAYS(({"vfs_read+9%return"}), "%return goes with the name of a function");
     EXPECT_SAYS(({"%return"}), "the guest's kernel has no function");
 }
 

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/hooks/explain.h"
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+namespace shadowmon {
+
+struct ExplainArguments {
+    int vm = 0;
+    std::string place;
+};
+
+CLI::App* add_explain_command(CLI::App& app, ExplainArguments& arguments);
+int run_explain(const ExplainArguments& arguments);
+
+/// What there is at a place, in words and listings.
+std::string render_explanation(const Explanation& explanation);
+
+} // namespace shadowmon
