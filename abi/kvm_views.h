@@ -179,6 +179,8 @@ struct kvm_views_protect {
  * Arms every vCPU. [gate_gva, gate_gva + gate_len) is the guest-virtual range of
  * the compartment: a vCPU whose RIP is inside it, or whose view is not the main
  * view, is not interrupted by a drain.
+ * Each vCPU finds the pages of the region mapped in both views when it next enters
+ * the guest: using them makes no exit, unless their rights are changed later.
  * With ENABLE_VE, ve_page is the region page of the #VE information of vCPU id 0,
  * the next one that of vCPU id 1 and so on.
  */

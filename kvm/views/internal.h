@@ -5,7 +5,9 @@
  * Locks, outermost first: views->lock, kvm->lock, kvm->slots_lock, mmu_lock.
  * A vCPU takes none of the first three: it waits for whoever stops the world
  * (holding views->lock) with kvm->srcu dropped. views->snapshot_lock is taken
- * outside of vcpu->mutex and never together with views->lock.
+ * outside of vcpu->mutex and never together with views->lock. views->premap_lock
+ * is a vCPU's, within kvm->srcu and outside of mmu_lock; who holds it waits for
+ * nobody else.
  */
 #ifndef __KVM_X86_VIEWS_INTERNAL_H
 #define __KVM_X86_VIEWS_INTERNAL_H
@@ -74,6 +76,7 @@ struct kvm_views {
 	struct delayed_work drain;
 
 	struct mutex snapshot_lock;	/* one GET_VCPU at a time */
+	struct mutex premap_lock;	/* one vCPU at a time maps the region */
 
 	spinlock_t events_lock;		/* the next three */
 	struct kvm_views_event *events;
@@ -148,6 +151,9 @@ static inline struct page *kvm_views_area_page(struct kvm_views_area *area, gfn_
 {
 	return area->pages->page[gfn - area->gfn];
 }
+
+/* premap.c */
+void kvm_views_premap(struct kvm_vcpu *vcpu);
 
 /* rights.c */
 unsigned int kvm_views_rights(struct kvm_views *views, unsigned int view, gfn_t gfn,

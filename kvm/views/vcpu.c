@@ -57,6 +57,8 @@ void __kvm_views_alloc_root(struct kvm_vcpu *vcpu)
 	mmu->view_root = mmu->root.hpa;
 	mmu->root_role = role;
 	mmu->root.hpa = root;
+
+	kvm_views_premap(vcpu);
 }
 
 void __kvm_views_free_root(struct kvm *kvm, struct kvm_mmu *mmu)

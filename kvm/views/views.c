@@ -92,6 +92,7 @@ static struct kvm_views *views_alloc(struct kvm *kvm)
 	spin_lock_init(&views->kvm_lock);
 	mutex_init(&views->lock);
 	mutex_init(&views->snapshot_lock);
+	mutex_init(&views->premap_lock);
 	init_waitqueue_head(&views->wait);
 	xa_init(&views->overrides);
 	xa_init(&views->undo);
