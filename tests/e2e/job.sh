@@ -57,7 +57,7 @@ trace() {
 	[ -e /run/ready ]
 }
 # Whether the monitor that was started last said something like PATTERN.
-said() { sed "1,/^== $trace_name\$/d" "$log" | grep -qE "$1"; }
+said() { awk -v name="== $trace_name" 'seen; $0 == name { seen = 1 }' "$log" | grep -qE "$1"; }
 said_nothing_of() { ! said "$1"; }
 attached_or_ended() { [ -e /run/ready ] || ! kill -0 "$monitor" 2>/dev/null; }
 
