@@ -62,6 +62,7 @@ const Writer kWriters[] = {
     {"rep stos", [](Vcpu& v) { return v.call(guest_function(guest_stos), kTarget, kNew, 1); }},
     {"rep movs from a hole",
      [](Vcpu& v) { return v.call(guest_function(guest_movs), kTarget, kHole, 1); }},
+    {"sgdt", [](Vcpu& v) { return v.call(guest_function(guest_sgdt), kTarget); }},
     {"rep ins", [](Vcpu& v) { return v.call(guest_function(guest_ins), kTarget, 0x99, 8); }},
 };
 

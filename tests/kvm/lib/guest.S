@@ -104,6 +104,10 @@ guest_function read1
     movzbl (%rdi), %eax
     ret
 
+guest_function sgdt /* rdi = address, 10 bytes */
+    sgdt (%rdi)
+    ret
+
 guest_function write8 /* rdi = address, rsi = value */
     mov %rsi, (%rdi)
     ret

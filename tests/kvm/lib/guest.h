@@ -17,6 +17,7 @@ SM_SYMBOL(guest_vectors);
 SM_SYMBOL(guest_done);
 SM_SYMBOL(guest_read8);
 SM_SYMBOL(guest_read1);
+SM_SYMBOL(guest_sgdt);
 SM_SYMBOL(guest_write8);
 SM_SYMBOL(guest_xchg8);
 SM_SYMBOL(guest_cmpxchg8);
