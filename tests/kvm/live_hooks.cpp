@@ -5,6 +5,7 @@
 /// not wait for ever: EAGAIN for a vCPU that is paused, parked or kept in the compartment.
 #include "tests/kvm/lib/test.h"
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -138,11 +139,16 @@ void test_stays_inside() {
     note("gave up on a vCPU that runs after %llu ms", (unsigned long long)(monotonic_ms() - start));
     // A signal ends the wait.
     pthread_t self = pthread_self();
-    std::thread interrupter([self] {
-        usleep(50'000);
-        pthread_kill(self, SIGUSR1);
+    std::atomic<bool> ended = false;
+    std::thread interrupter([self, &ended] {
+        // One that comes before QUIESCE waits is lost.
+        wait_until("QUIESCE has ended", [&] {
+            pthread_kill(self, SIGUSR1);
+            return ended.load();
+        });
     });
     SM_CHECK_EQ(f.views.quiesce(), -EINTR, "a signal ends QUIESCE");
+    ended = true;
     interrupter.join();
     // The VMM keeps it there.
     vcpu.stop();
