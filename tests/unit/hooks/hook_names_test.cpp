@@ -2,53 +2,16 @@
 // What users' words mean, in a small kernel made for it.
 #include "src/hooks/hook_names.h"
 
+#include "tests/unit/hooks/made_kernel.h"
+
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <optional>
 
 namespace shadowmon {
 namespace {
 
-constexpr Gva start(0xffffffff81000000);
-constexpr uint64_t function_size = 32;
 constexpr const char* thunk = "its_return_thunk";
-
-/// Functions of 32 bytes each, filled up with INT3.
-class SmallKernel {
-  public:
-    SmallKernel& function(const char* name, std::initializer_list<int> code, char type = 't') {
-        Gva at = start + bytes_.size();
-        symbols_.push_back({name, at.value, type, false});
-        entries_.push_back(at);
-        for (int value : code)
-            bytes_.push_back(static_cast<std::byte>(value));
-        bytes_.resize((bytes_.size() + function_size - 1) / function_size * function_size,
-                      std::byte{0xcc});
-        return *this;
-    }
-    SmallKernel& symbol(const char* name, uint64_t value, char type) {
-        symbols_.push_back({name, value, type, false});
-        return *this;
-    }
-    void make() {
-        CodeMap map(start, bytes_, entries_, {});
-        std::vector<Refusal> functions(map.functions().size(), Refusal::none);
-        kallsyms_.emplace(Kallsyms::of(symbols_, "made"));
-        planner_.emplace(KernelCode{map, functions, {}, {}, {}}, HookPolicy{}, &*kallsyms_);
-    }
-    Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max = 100) {
-        if (!planner_)
-            make();
-        return HookNames(*planner_, *kallsyms_).find(words, max);
-    }
-
-  private:
-    std::vector<std::byte> bytes_;
-    std::vector<Gva> entries_;
-    std::vector<Symbol> symbols_;
-    std::optional<Kallsyms> kallsyms_;
-    std::optional<HookPlanner> planner_;
-};
 
 /// nop5; push rbp; mov rbp, rsp; xor eax, eax; pop rbp; ret
 constexpr std::initializer_list<int> ordinary = {0x0f, 0x1f, 0x44, 0x00, 0x00, 0x55, 0x48,
@@ -57,52 +20,63 @@ constexpr std::initializer_list<int> ordinary = {0x0f, 0x1f, 0x44, 0x00, 0x00, 0
 class HookNamesTest : public testing::Test {
   protected:
     HookNamesTest() {
-        kernel_.function("vfs_read", ordinary)
-            .function("vfs_write", ordinary)
-            // endbr64; nop5; mov edi, 1; ret: what is behind the first move has no arguments
-            .function("first_is_good",
-                      {0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x1f, 0x44, 0, 0, 0xbf, 1, 0, 0, 0, 0xc3})
-            // hlt, which waits; mov rax, rcx; ret
-            .function("arguments_survive", {0xf4, 0x48, 0x89, 0xc8, 0xc3})
-            // hlt; ud2
-            .function("arguments_nowhere", {0xf4, 0x0f, 0x0b})
-            // test edi, edi; je +4; xor eax, eax; ret; int3; xor eax, eax; ret
-            .function("two_returns",
-                      {0x85, 0xff, 0x74, 4, 0x31, 0xc0, 0xc3, 0xcc, 0x31, 0xc0, 0xc3})
-            // jmp vfs_read
-            .function("tail_call", {0xe9, 0x3b, 0xff, 0xff, 0xff})
-            .function("static_one", ordinary)
-            .function("static_one", ordinary)
-            .symbol("jiffies", 0xffffffff82000000, 'D')
-            .symbol("start_kernel", 0xffffffff83000000, 'T');
+        read_ = kernel_.add("vfs_read", ordinary);
+        write_ = kernel_.add("vfs_write", ordinary);
+        // endbr64; nop5; mov edi, 1; ret
+        marked_ = kernel_.add(
+            "marked", {0xf3, 0x0f, 0x1e, 0xfa, 0x0f, 0x1f, 0x44, 0, 0, 0xbf, 1, 0, 0, 0, 0xc3});
+        // hlt, which waits; mov rax, rcx; ret
+        survive_ = kernel_.add("arguments_survive", {0xf4, 0x48, 0x89, 0xc8, 0xc3});
+        // hlt; ud2
+        kernel_.add("arguments_nowhere", {0xf4, 0x0f, 0x0b});
+        // test edi, edi; je +4; xor eax, eax; ret; int3; xor eax, eax; ret
+        two_returns_ = kernel_.add("two_returns",
+                                   {0x85, 0xff, 0x74, 4, 0x31, 0xc0, 0xc3, 0xcc, 0x31, 0xc0, 0xc3});
+        // jmp vfs_read
+        Gva tail = kernel_.add("tail_call", {0xe9, 0x9b, 0xff, 0xff, 0xff});
+        EXPECT_EQ(tail + 5 - 0x65, read_);
+        kernel_.add("static_one", ordinary);
+        kernel_.add("static_one", ordinary);
+        kernel_.add_symbol("jiffies", Gva(0xffffffff82000000), 'D');
+        kernel_.add_symbol("start_kernel", Gva(0xffffffff83000000), 'T');
+    }
+    static Result<NamedPlaces> find_in(const test::MadeKernel& kernel,
+                                       const std::vector<std::string>& words, size_t max = 100) {
+        KernelInfo info = kernel.info();
+        HookPlanner planner = kernel.planner(info);
+        return HookNames(planner, info.symbols).find(words, max);
+    }
+    Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max = 100) {
+        return find_in(kernel_, words, max);
     }
     std::string error(const std::vector<std::string>& words, size_t max = 100) {
-        auto found = kernel_.find(words, max);
+        auto found = find(words, max);
         return found ? "found" : found.error().message();
     }
-    Gva only(const char* word) {
-        auto found = kernel_.find({word});
+    Gva only(const std::string& word) {
+        auto found = find({word});
         EXPECT_TRUE(found) << found.error().message();
         EXPECT_EQ(found ? found->places.size() : 0, 1u) << word;
         return found && !found->places.empty() ? found->places[0].displaced.address() : Gva();
     }
 
-    SmallKernel kernel_;
+    test::MadeKernel kernel_;
+    Gva read_, write_, marked_, survive_, two_returns_;
 };
 
 #define EXPECT_SAYS(words, text) EXPECT_NE(error words.find(text), std::string::npos) << error words
 
 TEST_F(HookNamesTest, FunctionsBeginBehindWhatTheKernelKeepsThere) {
-    EXPECT_EQ(only("vfs_read"), start + 5);
-    EXPECT_EQ(only("vfs_write"), start + 32 + 5);
+    EXPECT_EQ(only("vfs_read"), read_ + 5);
+    EXPECT_EQ(only("vfs_write"), write_ + 5);
     // ENDBR64 can be displaced: it marks a target, and does nothing.
-    EXPECT_EQ(only("first_is_good"), start + 64);
+    EXPECT_EQ(only("marked"), marked_);
 }
 
 TEST_F(HookNamesTest, WhatCannotBeHookedIsPassedOverAndTold) {
-    auto found = kernel_.find({"arguments_survive"});
+    auto found = find({"arguments_survive"});
     ASSERT_TRUE(found) << found.error().message();
-    EXPECT_EQ(found->places[0].displaced.address(), start + 96 + 1);
+    EXPECT_EQ(found->places[0].displaced.address(), survive_ + 1);
     ASSERT_EQ(found->notes.size(), 1u);
     EXPECT_NE(found->notes[0].find("hooked at arguments_survive+0x1, because arguments_survive "
                                    "cannot be"),
@@ -112,13 +86,13 @@ TEST_F(HookNamesTest, WhatCannotBeHookedIsPassedOverAndTold) {
 }
 
 TEST_F(HookNamesTest, OffsetsAndAddresses) {
-    EXPECT_EQ(only("vfs_read+0x9"), start + 9);
-    EXPECT_EQ(only("vfs_read+9"), start + 9);
-    EXPECT_EQ(only("0xffffffff81000009"), start + 9);
-    auto found = kernel_.find({"0xffffffff81000009"});
+    EXPECT_EQ(only("vfs_read+0x9"), read_ + 9);
+    EXPECT_EQ(only("vfs_read+9"), read_ + 9);
+    EXPECT_EQ(only("0xffffffff81000009"), read_ + 9);
+    auto found = find({"0xffffffff81000009"});
     EXPECT_EQ(found->places[0].name, "vfs_read+0x9");
     EXPECT_SAYS(({"vfs_read+7"}), "it is inside an instruction");
-    EXPECT_SAYS(({"vfs_read+32"}), "the function is 0x20 bytes long");
+    EXPECT_SAYS(({"vfs_read+32"}), "the function is 0x10 bytes long");
     EXPECT_SAYS(({"vfs_read+"}), "a number is needed");
     EXPECT_SAYS(({"vfs_read+x"}), "a number is needed");
     EXPECT_SAYS(({"vfs_read+99999999999999999999"}), "a number is needed");
@@ -127,11 +101,11 @@ TEST_F(HookNamesTest, OffsetsAndAddresses) {
 }
 
 TEST_F(HookNamesTest, Returns) {
-    auto found = kernel_.find({"two_returns%return"});
+    auto found = find({"two_returns%return"});
     ASSERT_TRUE(found) << found.error().message();
     ASSERT_EQ(found->places.size(), 2u);
-    EXPECT_EQ(found->places[0].displaced.address(), start + 160 + 6);
-    EXPECT_EQ(found->places[1].displaced.address(), start + 160 + 10);
+    EXPECT_EQ(found->places[0].displaced.address(), two_returns_ + 6);
+    EXPECT_EQ(found->places[1].displaced.address(), two_returns_ + 10);
     EXPECT_EQ(found->places[1].name, "two_returns%return");
     EXPECT_SAYS(({"tail_call%return"}), "other functions, which it jumps to, return for it");
     EXPECT_SAYS(({"vfs_read+9%return"}), "%return goes with the name of a function");
@@ -139,26 +113,26 @@ TEST_F(HookNamesTest, Returns) {
 }
 
 TEST_F(HookNamesTest, ReturnsByTheThunk) {
-    SmallKernel kernel;
+    test::MadeKernel kernel;
     // xor eax, eax; jmp its_return_thunk
-    kernel.function("by_thunk", {0x31, 0xc0, 0xe9, 0x19, 0x00, 0x00, 0x00})
-        .function(thunk, {0xc3, 0xcc});
-    auto found = kernel.find({"by_thunk%return"});
+    Gva by_thunk = kernel.add("by_thunk", {0x31, 0xc0, 0xe9, 0x09, 0x00, 0x00, 0x00});
+    kernel.add(thunk, {0xc3, 0xcc});
+    auto found = find_in(kernel, {"by_thunk%return"});
     ASSERT_TRUE(found) << found.error().message();
     ASSERT_EQ(found->places.size(), 1u);
-    EXPECT_EQ(found->places[0].displaced.address(), start + 2);
+    EXPECT_EQ(found->places[0].displaced.address(), by_thunk + 2);
     EXPECT_TRUE(found->notes.empty());
 }
 
 TEST_F(HookNamesTest, Patterns) {
-    auto found = kernel_.find({"vfs_*", "vfs_read"});
+    auto found = find({"vfs_*", "vfs_read"});
     ASSERT_TRUE(found) << found.error().message();
     ASSERT_EQ(found->places.size(), 2u) << "none twice";
     EXPECT_EQ(found->places[0].name, "vfs_read");
     EXPECT_EQ(found->places[1].name, "vfs_write");
     EXPECT_TRUE(found->notes.empty());
 
-    found = kernel_.find({"arguments_*"});
+    found = find({"arguments_*"});
     ASSERT_TRUE(found);
     EXPECT_EQ(found->places.size(), 1u);
     ASSERT_EQ(found->notes.size(), 1u);
@@ -167,7 +141,7 @@ TEST_F(HookNamesTest, Patterns) {
         << found->notes[0];
     EXPECT_SAYS(({"zz*"}), "no function of the guest's kernel is named like \"zz*\"");
     EXPECT_SAYS(({"*"}, 3), "there is room for 3");
-    EXPECT_EQ(kernel_.find({"vfs_*%return"})->places.size(), 2u);
+    EXPECT_EQ(find({"vfs_*%return"})->places.size(), 2u);
 }
 
 TEST_F(HookNamesTest, WordsThatMeanNothing) {
