@@ -56,8 +56,14 @@ cleanup() {
     [ ${#paths_to_remove[@]} -eq 0 ] || rm -rf "${paths_to_remove[@]}"
 }
 
-# A subshell, as in $(...), loses the traps of its parent: who starts something there calls this.
+# A subshell, as in $(...), loses the traps of its parent but not the lists: what is in them is its
+# parent's to end. Who starts or makes something calls this first.
+cleanup_by=
 own_cleanup() {
+    [ "$cleanup_by" != "$BASHPID" ] || return 0
+    cleanup_by=$BASHPID
+    started=()
+    paths_to_remove=()
     trap cleanup EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
@@ -67,6 +73,7 @@ own_cleanup
 # Starts COMMAND in the background; its pid, which is its process group too, is in $!. With $LAB_TTY
 # set it stays in the group that owns the terminal, because it has to read from it.
 background() {
+    own_cleanup
     if [ -n "${LAB_TTY:-}" ]; then
         "$@" </dev/null &
         started+=("$!")
@@ -78,7 +85,24 @@ background() {
     started+=("-$!")
 }
 
-remove_at_exit() { paths_to_remove+=("$@"); }
+# What `background` started as PID has been waited for: whatever it left running goes too, and its
+# number, which the kernel may now give to others, is forgotten.
+ended() { # PID
+    local pid rest=()
+    for pid in "${started[@]}"; do
+        case $pid in
+        "$1") ;;
+        "-$1") kill -TERM -- "$pid" 2>/dev/null || true ;;
+        *) rest+=("$pid") ;;
+        esac
+    done
+    started=(${rest[@]+"${rest[@]}"})
+}
+
+remove_at_exit() {
+    own_cleanup
+    paths_to_remove+=("$@")
+}
 
 # Runs COMMAND with its output in a log; says what is being done, every 15 s that it still is, and
 # how long it took. On failure shows the end of the log: `step TEXT COMMAND...`. Do not call it
@@ -86,7 +110,6 @@ remove_at_exit() { paths_to_remove+=("$@"); }
 step() {
     local text=$1 log begin=$SECONDS pid status=0
     shift
-    own_cleanup
     log=$(mktemp "$cache/log/$(printf '%s' "$text" | tr -cs 'A-Za-z0-9.' - | cut -c1-40)XXXXXX.log")
     background "$@" >"$log" 2>&1
     pid=$!
@@ -94,6 +117,7 @@ step() {
         say "$text: $((SECONDS - begin)) s: $(tail -n 1 "$log" | tr -d '\r' | cut -c1-90)"
     done
     wait "$pid" || status=$?
+    ended "$pid"
     if [ $status -ne 0 ]; then
         tail -n 25 "$log" >&2
         say "$text: failed after $((SECONDS - begin)) s (status $status); log: $log"
@@ -108,7 +132,6 @@ step() {
 cached() {
     local name=$1 want=$2 text=$3 dir part lock
     shift 3
-    own_cleanup
     dir=$cache/$name/$want
     mkdir -p "$cache/$name"
     if [ ! -d "$dir" ]; then
