@@ -34,6 +34,24 @@ struct sm_offsets {
     uint32_t cred_uid;
 };
 
+/*
+ * What the payload would have to calculate for every event, calculated once by the host from the
+ * rest of struct sm_config: sm_derive(). An address a is in the first window, with a task behind
+ * it, if a - start < limit; a field of the task is then read at (a - start) + its number here,
+ * which is start + its offset. limit is 0 where that does not hold, and then the payload takes
+ * the way that needs nothing of this.
+ */
+struct sm_derived {
+    uint64_t start;
+    uint64_t limit;
+    uint64_t current_task; /* its offset from GS base, less start */
+    uint64_t task_pid;     /* and task_tgid right behind it */
+    uint64_t task_tgid, task_real_parent, task_cred, task_comm, task_state, cred_uid;
+    uint64_t ring_mask;        /* ring_size - 1 */
+    uint64_t hook_offset_mask; /* hook_mask, in bytes of the table */
+    uint64_t slot_offset_mask; /* slots - 1, in bytes of the slots' area */
+};
+
 struct sm_config {
     uint64_t magic;
     uint32_t version; /* SM_ABI_VERSION */
@@ -50,25 +68,29 @@ struct sm_config {
     uint64_t idt20_handler; /* the guest's own handler of vector 20, 0 if it had none */
     uint32_t hook_capacity; /* hook ids are below this; at most SM_MAX_HOOKS */
     uint32_t pad;
+    struct sm_derived derived;
     uint64_t reserved[7];
 };
 
 /*
- * One hook. Hash table: index (rip * SM_HOOK_HASH) >> 32 & hook_mask, then linear
- * probing; rip 0 ends a probe. rip is what the interrupt frame says: site + 2.
+ * One hook. Hash table: sm_hook_index(), then linear probing; rip 0 ends a probe. rip is the
+ * address of return that the gate finds: site + 2 of an INT 20, site + 5 of a CALL.
  *
  * The host changes the table while the payload reads it. It writes rip last (release) and so
  * publishes the entry; to remove it, it sets rip to SM_HOOK_REMOVED, which a probe passes over
  * and which is no hook's address. The rest of a removed entry stays as it is until nobody can
- * be reading it any more: until every slot has been seen idle, or two claims on.
+ * be reading it any more: until every slot has been seen idle, or two claims on. An entry that is
+ * free or can be used again has type and flags 0.
  */
-#define SM_HOOK_HASH 0x9e3779b97f4a7c15ull
+#define SM_HOOK_HASH 0x9e3779b1u
+#define SM_HOOK_HASH_SHIFT 16
 #define SM_HOOK_REMOVED 1
 
 enum sm_hook_flags {
     SM_HOOK_COMPAT = 1u << 0,   /* system-call hook of the 32-bit entries */
     SM_HOOK_NR_IN_AX = 1u << 1, /* with COMPAT: the number is still in ax, orig_ax is not set yet */
     SM_HOOK_LIMITED = 1u << 2,  /* there is a struct sm_limit for it */
+    SM_HOOK_CALL = 1u << 3,     /* a CALL of the gate, which displaces a NOP: no code to resume at */
 };
 
 struct sm_hook {
@@ -79,6 +101,11 @@ struct sm_hook {
     uint64_t resume_if1; /* displaced code to continue at; it ends in sti; jmp */
     uint64_t resume_if0; /* the same for a site entered with interrupts off */
 };
+
+static inline uint32_t sm_hook_index(uint64_t rip, uint32_t hook_mask)
+{
+    return ((uint32_t)rip * SM_HOOK_HASH) >> SM_HOOK_HASH_SHIFT & hook_mask;
+}
 
 /*
  * At most so many events of one hook per window of time, of all vCPUs together; what comes above
@@ -106,6 +133,8 @@ enum sm_counter {
 };
 
 SM_STATIC_ASSERT(sizeof(struct sm_hook) == 32);
+SM_STATIC_ASSERT(offsetof(struct sm_hook, flags) == offsetof(struct sm_hook, type) + 2);
+SM_STATIC_ASSERT(sizeof(struct sm_derived) == 104);
 SM_STATIC_ASSERT(sizeof(struct sm_limit) == 32);
 SM_STATIC_ASSERT(2 * SM_MAX_HOOKS * sizeof(struct sm_hook) == SM_HOOKS_MAX_SIZE);
 SM_STATIC_ASSERT(SM_MAX_HOOKS * sizeof(struct sm_limit) == SM_LIMITS_MAX_SIZE);
@@ -122,11 +151,37 @@ struct sm_slot {
     uint32_t index;     /* written by the host */
     uint64_t guest_rsp; /* of the main view, at the gate */
     uint64_t tsc;       /* taken right after the claim */
-    uint64_t cpu;       /* TSC_AUX */
+    uint64_t ring;      /* where the slot's ring is; written by the host */
     uint64_t claims;    /* entries so far */
     uint64_t unknown;   /* entries from no hook */
-    uint64_t pad[506];
+    uint32_t aux;       /* TSC_AUX, taken with tsc */
+    uint32_t pad0;
+    uint64_t pad[505];
 };
 SM_STATIC_ASSERT(sizeof(struct sm_slot) == SM_PAGE_SIZE);
+
+/* Calculates derived from the rest, which is complete. */
+static inline void sm_derive(struct sm_config *config)
+{
+    const struct sm_offsets *offsets = &config->offsets;
+    const struct sm_window *window = &config->windows[0];
+    struct sm_derived *d = &config->derived;
+    d->start = window->start;
+    d->limit = config->nr_windows != 0 && window->size >= config->task_size &&
+                       offsets->task_tgid == offsets->task_pid + 4 ?
+                   window->size - config->task_size + 1 :
+                   0;
+    d->current_task = offsets->current_task - window->start;
+    d->task_pid = window->start + offsets->task_pid;
+    d->task_tgid = window->start + offsets->task_tgid;
+    d->task_real_parent = window->start + offsets->task_real_parent;
+    d->task_cred = window->start + offsets->task_cred;
+    d->task_comm = window->start + offsets->task_comm;
+    d->task_state = window->start + offsets->task_state;
+    d->cred_uid = window->start + offsets->cred_uid;
+    d->ring_mask = config->ring_size - 1;
+    d->hook_offset_mask = config->hook_mask * (uint32_t)sizeof(struct sm_hook);
+    d->slot_offset_mask = (config->slots - 1) * SM_SLOT_STRIDE;
+}
 
 #endif

@@ -57,7 +57,7 @@ struct sm_event_header {
     uint16_t flags; /* enum sm_event_flags */
     uint32_t size;  /* bytes, header and body */
     uint32_t hook;  /* id of the hook, as the host numbered it */
-    uint32_t cpu;   /* as the guest states it (TSC_AUX & 0xfff) */
+    uint32_t cpu;   /* TSC_AUX, as the guest states it: its low 12 bits are the number of the CPU */
     uint64_t seq;   /* of this ring, from 0, counts recorded and lost events */
     uint64_t tsc;   /* guest TSC */
     uint64_t task;  /* guest-virtual address of the task_struct */

@@ -6,6 +6,8 @@
 /// The guest is the small one of tests/kvm. It has a task_struct, pt_regs and a per-CPU area of the
 /// right shape, and payload.elf is loaded as shadowmon loads it. So this is also the first thing to
 /// run when the gate or the payload has been changed.
+#include "payload/asm_offsets.h"
+#include "payload/symbols.h"
 #include "src/compartment/compartment.h"
 #include "src/compartment/page_tables.h"
 #include "src/events/ring_reader.h"
@@ -17,7 +19,8 @@
 
 extern "C" {
 extern const uint8_t bench_text_begin[], bench_text_end[], bench_nothing[], bench_hooked[],
-    bench_unhooked[], bench_kernel_exit[], bench_user_exit[], bench_site[], bench_site_end[];
+    bench_unhooked[], bench_called[], bench_uncalled[], bench_kernel_exit[], bench_user_exit[],
+    bench_site[], bench_site_end[], bench_call_site[], bench_call_site_end[];
 }
 
 namespace shadowmon::kvmtest {
@@ -66,6 +69,13 @@ struct Cost {
     double exits; // per event, of the batch that had the fewest
 };
 
+/// One of the two ways into the compartment.
+struct Gate {
+    uint32_t id; ///< of the hook
+    const uint8_t* function;
+    sm_hook* hook = nullptr;
+};
+
 /// The guest, the compartment in it, and one ring that is read as the events come.
 class Bench {
   public:
@@ -75,7 +85,9 @@ class Bench {
         return measure(function, 0, 0, [] {});
     }
     /// Runs the hooked function and checks every record that it made.
-    Cost measure_event(uint16_t type, uint64_t arg1, uint64_t arg2);
+    Cost measure_event(const Gate& gate, uint16_t type, uint64_t arg1, uint64_t arg2);
+    const Gate& by_int() const { return int_; }
+    const Gate& by_call() const { return call_; }
     uint64_t violations() const { return views_.stats().violations + views_.stats().bad_vmfunc; }
 
   private:
@@ -83,7 +95,7 @@ class Bench {
     Cost measure(const uint8_t* function, uint64_t arg1, uint64_t arg2, AfterBatch after);
     void build_guest();
     void build_compartment();
-    void check(const Record& record, uint16_t type);
+    void check(const Record& record, uint32_t id, uint16_t type);
 
     Vm vm_;
     Views views_;
@@ -93,7 +105,8 @@ class Bench {
     Mapping map_;
     std::span<std::byte> region_;
     std::vector<RingReader> rings_;
-    sm_hook* hook_ = nullptr;
+    Gate int_{7, bench_hooked};
+    Gate call_{8, bench_called};
 };
 
 void write_task(Vm& vm, uint64_t at, uint32_t pid, const char* comm) {
@@ -163,7 +176,8 @@ void Bench::build_compartment() {
     };
     sm_hook hook{};
     hook.rip = bench_function(bench_site).value + 2;
-    hook.id = 7;
+    hook.id = int_.id;
+    hook.type = SM_EVENT_HOOK;
     hook.resume_if1 = emit(true);
     hook.resume_if0 = emit(false);
 
@@ -173,7 +187,12 @@ void Bench::build_compartment() {
     contents.config.nr_windows = 1;
     contents.config.windows[0] = {0, TG_RAM_SIZE};
     contents.config.offsets = kOffsets;
-    contents.hooks = {hook};
+    sm_hook call_hook{};
+    call_hook.rip = bench_function(bench_call_site_end).value;
+    call_hook.id = call_.id;
+    call_hook.type = SM_EVENT_HOOK;
+    call_hook.flags = SM_HOOK_CALL;
+    contents.hooks = {hook, call_hook};
     contents.displaced = std::as_bytes(std::span(code));
     if (auto status = fill_region(layout_, payload_, contents, region_gpa_, region_); !status)
         SM_FAIL("%s", status.error().message().c_str());
@@ -183,22 +202,30 @@ void Bench::build_compartment() {
         rings_.push_back(must(
             RingReader::make(i, ring_in(layout_, region_, i), ring_data_in(layout_, region_, i))));
 
-    const Area& hooks = layout_.area(AreaKind::hooks);
-    auto* table = reinterpret_cast<sm_hook*>(&region_[size_t{hooks.first_page} * SM_PAGE_SIZE]);
-    for (uint32_t i = 0; i < layout_.geometry().hook_entries(); i++)
-        if (table[i].rip == hook.rip)
-            hook_ = &table[i];
-    SM_CHECK(hook_ != nullptr);
+    for (sm_hook& entry : hooks_in(layout_, region_)) {
+        if (entry.rip == hook.rip)
+            int_.hook = &entry;
+        if (entry.rip == call_hook.rip)
+            call_.hook = &entry;
+    }
+    SM_CHECK(int_.hook && call_.hook);
 
     SM_CHECK_EQ(views_.enable(Gva{SM_COMPARTMENT_GVA}, SM_COMPARTMENT_SIZE), 0, "ENABLE works");
     vm_.at<uint64_t>(TG_PDPT_HIGH_GPA + pud_index * 8) = pud_entry(region_gpa_);
     const auto gate =
-        IdtEntry::interrupt_gate(must(payload_.symbol("sm_gate_int20")), TG_CODE_SELECTOR);
+        IdtEntry::interrupt_gate(must(payload_.symbol(SM_SYMBOL_GATE_INT20)), TG_CODE_SELECTOR);
     memcpy(vm_.ram(Gpa{TG_IDT_GPA + 16 * gate_vector}, 16), &gate, sizeof(gate));
     const uint8_t int20[] = {0xcd, 0x14};
-    auto patch = make_patch(Gpa{kText + bench_offset(bench_site)}, {bench_site, 2}, int20,
-                            KVM_VIEWS_PATCH_HOOK);
-    SM_CHECK_EQ(views_.patch({&patch, 1}), 0, "PATCH works");
+    uint8_t call[SM_ASM_CALL_LENGTH] = {0xe8};
+    const auto rel =
+        static_cast<uint32_t>(must(payload_.symbol(SM_SYMBOL_GATE_CALL)).value - call_hook.rip);
+    memcpy(call + 1, &rel, sizeof(rel));
+    kvm_views_patch patches[] = {make_patch(Gpa{kText + bench_offset(bench_site)}, {bench_site, 2},
+                                            int20, KVM_VIEWS_PATCH_HOOK),
+                                 make_patch(Gpa{kText + bench_offset(bench_call_site)},
+                                            {bench_call_site, SM_ASM_CALL_LENGTH}, call,
+                                            KVM_VIEWS_PATCH_HOOK)};
+    SM_CHECK_EQ(views_.patch(patches), 0, "PATCH works");
 }
 
 template <typename AfterBatch>
@@ -220,11 +247,11 @@ Cost Bench::measure(const uint8_t* function, uint64_t arg1, uint64_t arg2, After
     return {all.front(), all[all.size() / 2], static_cast<double>(fewest_exits) / kBatch};
 }
 
-void Bench::check(const Record& record, uint16_t type) {
+void Bench::check(const Record& record, uint32_t id, uint16_t type) {
     const sm_event_header& h = record.header;
     SM_CHECK_EQ(h.type, type, "the event is of its hook's type");
     SM_CHECK_EQ(h.flags, 0, "task and body could be read");
-    SM_CHECK_EQ(h.hook, 7, "the event names its hook");
+    SM_CHECK_EQ(h.hook, id, "the event names its hook");
     SM_CHECK_EQ(h.task, kTask, "the event names the task");
     SM_CHECK_EQ(h.pid, 100, "pid");
     SM_CHECK_EQ(h.tid, 101, "tid");
@@ -239,6 +266,10 @@ void Bench::check(const Record& record, uint16_t type) {
     } else if (type == SM_EVENT_SYSCALL_EXIT) {
         SM_CHECK_EQ(record.syscall_exit.nr, 1015, "number");
         SM_CHECK_EQ(record.syscall_exit.ret, 1010, "return value");
+    } else if (type == SM_EVENT_HOOK) {
+        SM_CHECK_EQ(record.hook.args[0], kRegs, "first argument");
+        SM_CHECK_EQ(record.hook.args[1], kNextTask, "second argument");
+        SM_CHECK_EQ(record.hook.ax, 0, "ax");
     } else {
         SM_CHECK_EQ(record.context_switch.next_task, kNextTask, "next task");
         SM_CHECK_EQ(record.context_switch.next_pid, 200, "next pid");
@@ -247,14 +278,14 @@ void Bench::check(const Record& record, uint16_t type) {
     }
 }
 
-Cost Bench::measure_event(uint16_t type, uint64_t arg1, uint64_t arg2) {
-    hook_->type = type;
+Cost Bench::measure_event(const Gate& gate, uint16_t type, uint64_t arg1, uint64_t arg2) {
+    gate.hook->type = type;
     uint64_t recorded = 0, tsc = 0, batches = 0;
-    return measure(bench_hooked, arg1, arg2, [&] {
+    return measure(gate.function, arg1, arg2, [&] {
         for (RingReader& ring : rings_) {
             ring.refresh();
             while (const Record* record = ring.front()) {
-                check(*record, type);
+                check(*record, gate.id, type);
                 SM_CHECK(record->header.tsc > tsc);
                 tsc = record->header.tsc;
                 recorded++;
@@ -280,21 +311,36 @@ void test_main() {
     Bench bench;
     const Cost nothing = bench.measure(bench_nothing);
     const Cost unhooked = bench.measure(bench_unhooked);
-    const Cost enter = bench.measure_event(SM_EVENT_SYSCALL_ENTER, kRegs, 0);
-    const Cost exit = bench.measure_event(SM_EVENT_SYSCALL_EXIT, kRegs, 0);
-    const Cost task_switch = bench.measure_event(SM_EVENT_SWITCH, kTask, kNextTask);
+    const Cost uncalled = bench.measure(bench_uncalled);
+    struct Event {
+        const char* name;
+        uint16_t type;
+        uint64_t arg1, arg2;
+        Cost by_int{}, by_call{};
+    } events[] = {
+        {"function hook", SM_EVENT_HOOK, kRegs, kNextTask},
+        {"system call, entry", SM_EVENT_SYSCALL_ENTER, kRegs, 0},
+        {"system call, exit", SM_EVENT_SYSCALL_EXIT, kRegs, 0},
+        {"process switch", SM_EVENT_SWITCH, kTask, kNextTask},
+    };
+    for (Event& event : events) {
+        event.by_int = bench.measure_event(bench.by_int(), event.type, event.arg1, event.arg2);
+        event.by_call = bench.measure_event(bench.by_call(), event.type, event.arg1, event.arg2);
+    }
     const Cost kernel_exit = bench.measure(bench_kernel_exit);
     const Cost user_exit = bench.measure(bench_user_exit);
     printf("| %-58s | %8s | %8s | %5s |\n", "what", "least", "median", "exits");
     printf("|-%.58s-|---------:|---------:|------:|\n",
            "----------------------------------------------------------");
-    print("event: system call, entry", enter, unhooked);
-    print("event: system call, exit", exit, unhooked);
-    print("event: process switch", task_switch, unhooked);
+    for (const Event& event : events) {
+        print(fmt::format("event by INT: {}", event.name).c_str(), event.by_int, unhooked);
+        print(fmt::format("event by CALL: {}", event.name).c_str(), event.by_call, uncalled);
+    }
     print("one exit handled in the kernel (CPUID)", kernel_exit, nothing);
     print("one exit handled in user space (port output)", user_exit, nothing);
     SM_CHECK_EQ(bench.violations(), 0, "no access was forbidden");
-    SM_CHECK(enter.exits == 0 && exit.exits == 0 && task_switch.exits == 0);
+    for (const Event& event : events)
+        SM_CHECK(event.by_int.exits == 0 && event.by_call.exits == 0);
 }
 
 } // namespace shadowmon::kvmtest

@@ -61,6 +61,19 @@ start unhooked
     mov     %rdi, %r9
 finish unhooked
 
+/* The NOP at the start of a function that the kernel's tracer may patch: what a CALL replaces. */
+start called
+.global bench_call_site
+bench_call_site:
+    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00
+.global bench_call_site_end
+bench_call_site_end:
+finish called
+
+start uncalled
+    .byte   0x0f, 0x1f, 0x44, 0x00, 0x00
+finish uncalled
+
 start kernel_exit
     cpuid
 finish kernel_exit

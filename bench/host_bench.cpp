@@ -44,21 +44,24 @@ class HostMachine {
         uint64_t* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
         frame[SM_ASM_FRAME_RIP / 8] = kRip;
         slot_->guest_rsp = address(frame);
+        sm_derive(&config_);
     }
 
-    void set_hook(uint16_t type) { hook_ = {kRip, 1, type, 0, 0x1001, 0x1002}; }
-    SavedRegs args(uint16_t type) const {
-        return {address(memory_->task),
-                type == SM_EVENT_SWITCH ? address(memory_->task) : address(memory_->stack + 0x3f00),
-                0,
-                0,
-                0,
-                0};
+    void set_hook(uint16_t type) {
+        hook_ = {kRip, 1, type, 0, 0x1001, 0x1002};
+        regs_.rsi = address(memory_->task);
+        regs_.rdi = type == SM_EVENT_SWITCH ? regs_.rsi : address(memory_->stack + 0x3f00);
     }
-    sm_slot& slot() { return *slot_; }
+    void event(uint64_t tsc) {
+        slot_->tsc = tsc;
+        benchmark::DoNotOptimize(handle_event<IntEntry>(*this, *slot_));
+    }
     sm_ring& ring() { return *ring_; }
     std::span<const std::byte> data() const { return {data_.get(), kRingSize}; }
 
+    const SavedRegs& saved_regs(const sm_slot&) const { return regs_; }
+    uint64_t from_start(uint64_t at) const { return at - config_.derived.start; }
+    bool is_below_limit(uint64_t from_start) const { return from_start < config_.derived.limit; }
     const sm_config& config() const { return config_; }
     const sm_hook* hooks() const { return &hook_; }
     sm_ring& ring_of(const sm_slot&) const { return *ring_; }
@@ -86,6 +89,7 @@ class HostMachine {
     std::unique_ptr<Memory> memory_;
     sm_config config_{};
     sm_hook hook_{};
+    SavedRegs regs_{};
     std::unique_ptr<sm_slot> slot_ = std::make_unique<sm_slot>();
     std::unique_ptr<sm_ring> ring_ = std::make_unique<sm_ring>();
     std::unique_ptr<uint64_t[]> counters_ = std::make_unique<uint64_t[]>(SM_COUNTERS * kCapacity);
@@ -99,10 +103,9 @@ void write_event(benchmark::State& state) {
     HostMachine machine;
     const auto type = static_cast<uint16_t>(state.range(0));
     machine.set_hook(type);
-    const SavedRegs regs = machine.args(type);
     uint64_t tsc = 0;
     for (auto _ : state) {
-        benchmark::DoNotOptimize(handle_event(machine, machine.slot(), ++tsc, regs, 0));
+        machine.event(++tsc);
         machine.ring().tail = machine.ring().head;
     }
     if (machine.ring().recorded[type] != static_cast<uint64_t>(state.iterations()))
@@ -117,7 +120,6 @@ void read_ring(benchmark::State& state) {
     HostMachine machine;
     const auto type = static_cast<uint16_t>(state.range(0));
     machine.set_hook(type);
-    const SavedRegs regs = machine.args(type);
     auto reader = shadowmon::RingReader::make(0, &machine.ring(), machine.data());
     if (!reader)
         return state.SkipWithError("no reader");
@@ -125,7 +127,7 @@ void read_ring(benchmark::State& state) {
     for (auto _ : state) {
         state.PauseTiming();
         for (int i = 0; i < 5000; i++)
-            handle_event(machine, machine.slot(), ++tsc, regs, 0);
+            machine.event(++tsc);
         state.ResumeTiming();
         reader->refresh();
         while (reader->front()) {

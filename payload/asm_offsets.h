@@ -8,18 +8,26 @@
 
 #include "abi/layout.h"
 
-#define SM_ASM_CONFIG_SLOTS 16  /* struct sm_config: slots */
+#define SM_ASM_CONFIG_SLOTS 16 /* struct sm_config: slots, derived.slot_offset_mask */
+#define SM_ASM_CONFIG_SLOT_OFFSET_MASK 320
 #define SM_ASM_SLOT_BUSY 0      /* struct sm_slot: busy */
-#define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp */
+#define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp, tsc, aux */
+#define SM_ASM_SLOT_TSC 16
+#define SM_ASM_SLOT_AUX 48
 #define SM_ASM_STACK_ALIGN_SHIFT 14
+#define SM_ASM_HINT_SHIFT 2
 
-/* What the gate puts on the guest's stack below the interrupt frame. */
+/* What the gates put on the guest's stack, below the interrupt frame or the address of return. */
 #define SM_ASM_FRAME_RDX 0
 #define SM_ASM_FRAME_RCX 8
 #define SM_ASM_FRAME_RAX 16
 #define SM_ASM_FRAME_RIP 24
 #define SM_ASM_FRAME_RFLAGS 40
 #define SM_ASM_FRAME_RSP 48
+#define SM_ASM_FRAME_SIZE 64
+#define SM_ASM_CALL_RFLAGS 24
+#define SM_ASM_CALL_RIP 32
+#define SM_ASM_CALL_SIZE 40
 
 /* What the gate saves on the trusted stack, from its lowest address up. */
 #define SM_ASM_SAVED_RSI 0
@@ -28,6 +36,8 @@
 
 #define SM_ASM_RFLAGS_RESERVED 0x2 /* the bit that is always 1; all others clear */
 #define SM_ASM_RFLAGS_IF 0x200
+#define SM_ASM_RFLAGS_IF_BIT 9
+#define SM_ASM_CALL_LENGTH 5
 
 /* What the handler returns instead of an address to continue at (which has bit 63 set). */
 #define SM_ASM_RESUME_CHAIN 0 /* no hook of ours: the guest's own handler, or after the INT */
@@ -39,8 +49,15 @@
 #ifdef __cplusplus
 #include "abi/config.h"
 static_assert(offsetof(struct sm_config, slots) == SM_ASM_CONFIG_SLOTS);
+static_assert(offsetof(struct sm_config, derived.slot_offset_mask) ==
+              SM_ASM_CONFIG_SLOT_OFFSET_MASK);
+static_assert(SM_ASM_RFLAGS_IF == 1 << SM_ASM_RFLAGS_IF_BIT);
+/* A stack's 16 KiB block times SM_SLOT_STRIDE is the stack pointer, shifted. */
+static_assert(SM_SLOT_STRIDE >> SM_ASM_STACK_ALIGN_SHIFT == 1 << SM_ASM_HINT_SHIFT);
 static_assert(offsetof(struct sm_slot, busy) == SM_ASM_SLOT_BUSY);
 static_assert(offsetof(struct sm_slot, guest_rsp) == SM_ASM_SLOT_GUEST_RSP);
+static_assert(offsetof(struct sm_slot, tsc) == SM_ASM_SLOT_TSC);
+static_assert(offsetof(struct sm_slot, aux) == SM_ASM_SLOT_AUX);
 static_assert(SM_SLOT_STACK_TOP == SM_SLOT_STACK_OFFSET + SM_SLOT_STACK_SIZE);
 #endif
 

@@ -65,30 +65,37 @@ template <class Hw> class DirectMemory {
         const bool ok_;
     };
 
-    DirectMemory(const Hw& hw, Gva stack)
-        : hw_(hw), stack_(stack), start_(hw.config().windows[0].start),
-          last_(hw.config().windows[0].size - hw.config().task_size) {}
+    DirectMemory(const Hw& hw, Gva stack) : hw_(hw), stack_(stack) {}
 
-    /* False: the first window is too small for a task, so that last_ is no limit. */
-    bool is_usable() const { return hw_.config().windows[0].size >= hw_.config().task_size; }
+    Gva stack() const { return stack_; }
 
     Place frame(u32 end) const {
         return {hw_, stack_, is_frame_on_stack(hw_.config(), stack_, end)};
     }
-    /*
-     * At most task_size bytes. So much is asked of whatever is smaller, too, which makes one
-     * number of all their limits; the few addresses near the window's end go the other way.
-     */
-    Place kernel_data(Gva at, u32) const { return {hw_, at, raw(at) - start_ <= last_}; }
     Place on_stack(Gva at, u32 size) const {
         return {hw_, at, is_in_stack_block(stack_, at, size)};
     }
 
+    /*
+     * A task, or something smaller of which as much is asked: one limit for all of them, and one
+     * subtraction, from where the fields are named by what the host has added up (sm_derived).
+     * The few addresses near the window's end go the other way.
+     */
+    Place object(Gva at) const { return relative(hw_.from_start(raw(at))); }
+
+    /* What the current CPU's pointer to the running task is read from, at offset current_task(). */
+    Place percpu(u64 gs_base) const { return relative(gs_base + fields().current_task); }
+    u64 current_task() const { return fields().start; }
+
+    const sm_derived& fields() const { return hw_.config().derived; }
+
   private:
+    Place relative(u64 from_start) const {
+        return {hw_, Gva{from_start}, hw_.is_below_limit(from_start)};
+    }
+
     const Hw& hw_;
     const Gva stack_;
-    const u64 start_;
-    const u64 last_;
 };
 
 template <class Hw> class AnyMemory {
@@ -110,15 +117,18 @@ template <class Hw> class AnyMemory {
 
     AnyMemory(const Hw& hw, Gva stack) : hw_(hw), stack_(stack) {}
 
-    bool is_usable() const { return true; }
+    Gva stack() const { return stack_; }
 
     /* The stack counts as mapped only from here on, and only if the frame says so. */
     Place frame(u32 end) {
         is_stack_mapped_ = is_frame_on_stack(hw_.config(), stack_, end);
         return {*this, stack_};
     }
-    Place kernel_data(Gva at, u32) const { return {*this, at}; }
     Place on_stack(Gva at, u32) const { return {*this, at}; }
+    Place object(Gva at) const { return {*this, at}; }
+    Place percpu(u64 gs_base) const { return {*this, Gva{gs_base}}; }
+    u64 current_task() const { return fields().current_task; }
+    const sm_offsets& fields() const { return hw_.config().offsets; }
 
     /* False: somewhere in it cannot be read; what comes before that may have been copied. */
     SM_COLD bool copy(Gva at, void* out, u32 size) const {

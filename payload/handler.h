@@ -3,10 +3,10 @@
  * What happens in the shadow view between the two halves of the gate: find the hook, record
  * its event, say where the guest continues.
  *
- * Hw is the machine: config(), hooks(), limit_of(hook), ring_of(slot), ring_data(ring),
- * counters_of(ring), cr3(), gs_base(), load<T>(Gva) (one load, may fault: only for addresses found
- * readable) and call_host(number).
- * The payload has the real one (machine.h), unit tests have one that checks every load.
+ * Hw is the machine: config(), hooks(), limit_of(hook), saved_regs(slot), ring_of(slot),
+ * ring_data(ring), counters_of(ring), from_start(), is_below_limit(), cr3(), gs_base(),
+ * load<T>(Gva) (one load, may fault: only for addresses found readable) and call_host(number). The
+ * payload has the real one (machine.h), unit tests have one that checks every load.
  */
 #ifndef SHADOWMONITOR_PAYLOAD_HANDLER_H
 #define SHADOWMONITOR_PAYLOAD_HANDLER_H
@@ -18,17 +18,10 @@
 #include "payload/pt_regs.h"
 #include "payload/rate_limit.h"
 #include "payload/ring_writer.h"
+#include "payload/saved_regs.h"
 #include "payload/task.h"
 
 namespace shadowmon::payload {
-
-/* Registers that the gate saved on the trusted stack. */
-struct SavedRegs {
-    u64 rsi, rdi, r8, r9, r10, r11;
-};
-static_assert(offsetof(SavedRegs, rsi) == SM_ASM_SAVED_RSI);
-static_assert(offsetof(SavedRegs, rdi) == SM_ASM_SAVED_RDI);
-static_assert(sizeof(SavedRegs) == SM_ASM_SAVED_SIZE);
 
 /* hook of an event that belongs to none. */
 inline constexpr u32 no_hook_id = ~0u;
@@ -39,96 +32,123 @@ struct EventUnknown {
 };
 static_assert(sizeof(EventUnknown) % 8 == 0);
 
-/* Handler::run() could not do it with the memory it was given; nothing has been recorded. */
-inline constexpr u64 not_done = ~u64{0};
+/* What a gate leaves on the guest's stack; known to the compiler where every instruction counts. */
+struct IntEntry {
+    static constexpr u32 rip = SM_ASM_FRAME_RIP, rflags = SM_ASM_FRAME_RFLAGS,
+                         size = SM_ASM_FRAME_SIZE;
+    static constexpr u16 hook_flag = 0;
+};
+struct CallEntry {
+    static constexpr u32 rip = SM_ASM_CALL_RIP, rflags = SM_ASM_CALL_RFLAGS,
+                         size = SM_ASM_CALL_SIZE;
+    static constexpr u16 hook_flag = SM_HOOK_CALL;
+};
+struct AnyEntry {
+    u32 rip, rflags, size;
+    u16 hook_flag;
+
+    template <class Entry> static constexpr AnyEntry of() {
+        return {Entry::rip, Entry::rflags, Entry::size, Entry::hook_flag};
+    }
+};
+
+enum class Outcome {
+    done,       /* recorded, lost, or told of as unknown */
+    limited,    /* of a hook with a limit: to be recorded only if it is admitted */
+    not_enough, /* of a memory that is not complete; nothing has been recorded */
+};
 
 /*
- * One entry into the gate. Made twice at most: with DirectMemory, which does what nearly every
- * event needs, all in one function without a call; and, if that says not_done, anew with
+ * One entry by one of the gates. Made twice at most: with DirectMemory, which does what nearly
+ * every event needs, all in one function without a call; and, if that is not enough, anew with
  * AnyMemory, which does everything.
  */
-template <class Hw, template <class> class MemoryOf> class Handler {
+template <class Hw, template <class> class MemoryOf, class Entry> class Handler {
     using Memory = MemoryOf<Hw>;
 
   public:
-    Handler(const Hw& hw, sm_slot& slot, const SavedRegs& regs, const Stamp& stamp)
-        : hw_(hw), slot_(slot), regs_(regs), memory_(hw, Gva{slot.guest_rsp}), ring_(hw, slot),
-          arg1_(regs.rdi), arg2_(regs.rsi), stamp_(stamp) {}
+    Handler(const Hw& hw, sm_slot& slot, const Entry& entry)
+        : hw_(hw), slot_(slot), regs_(hw.saved_regs(slot)), memory_(hw, Gva{slot.guest_rsp}),
+          ring_(hw, slot), stamp_(slot), entry_(entry) {}
 
-    /* Returns the address to continue at, SM_ASM_RESUME_CHAIN or not_done. */
-    u64 run() {
-        if (!memory_.is_usable()) [[unlikely]]
-            return not_done;
-        const auto frame = memory_.frame(SM_ASM_FRAME_RIP + frame_size);
-        u64 rip, rflags;
-        if (!frame.ok() || !frame.load(SM_ASM_FRAME_RIP, &rip) ||
-            !frame.load(SM_ASM_FRAME_RFLAGS, &rflags)) [[unlikely]]
+    /*
+     * next: where an INT continues, or SM_ASM_RESUME_CHAIN; of no meaning for a CALL, which
+     * continues at its address of return, whatever has become of that. hook: in, the one that has
+     * passed its limit for this entry; out, the one that was found.
+     */
+    Outcome run(u64* next, const sm_hook** hook) {
+        const sm_hook* admitted = *hook;
+        *next = SM_ASM_RESUME_CHAIN;
+        const auto frame = memory_.frame(entry_.size);
+        u64 rip, rflags = 0;
+        if (!frame.ok() || !frame.load(entry_.rip, &rip) ||
+            (is_int() && !frame.load(entry_.rflags, &rflags))) [[unlikely]]
             return unknown(0, SM_EVENT_NO_BODY);
-        const sm_hook* hook = find_hook(hw_, rip);
-        if (!hook) [[unlikely]]
+        const sm_hook* found = find_hook(hw_, rip);
+        if (!found) [[unlikely]]
             return unknown(rip, 0);
-        if (hook->flags & rare_flags) [[unlikely]] {
-            if ((hook->flags & SM_HOOK_LIMITED) &&
-                !is_admitted(hw_, slot_, *hook, stamp_.tsc, Memory::is_complete)) {
-                count(SM_COUNTER_LIMITED, *hook);
-                return resume(*hook, rflags);
+        *hook = found;
+        /* The usual hooks by one comparison each, which says that there is nothing else to them. */
+        const u32 own = u32{entry_.hook_flag} << 16;
+        u32 kind = kind_of(*found);
+        if (Memory::is_complete) {
+            if (rip <= SM_HOOK_REMOVED || (found->flags & SM_HOOK_CALL) != entry_.hook_flag)
+                return unknown(rip, 0);
+            if ((found->flags & SM_HOOK_LIMITED) && found != admitted) {
+                *next = resume(*found, rflags);
+                return Outcome::limited;
             }
-            /* Only the second try knows of 32-bit calls. */
-            if (!Memory::is_complete && (hook->flags & SM_HOOK_COMPAT))
-                return not_done;
+            kind = found->type | own;
         }
-        if (!record(*hook)) [[unlikely]]
-            return not_done;
-        return resume(*hook, rflags);
+        bool done = true; /* of what is of no known type */
+        if (kind == (SM_EVENT_HOOK | own)) {
+            done = record_as<sm_event_hook, SM_EVENT_HOOK>(*found);
+        } else if (kind == (SM_EVENT_SYSCALL_ENTER | own)) {
+            done = record_as<sm_event_syscall_enter, SM_EVENT_SYSCALL_ENTER>(*found);
+        } else if (kind == (SM_EVENT_SYSCALL_EXIT | own)) {
+            done = record_as<sm_event_syscall_exit, SM_EVENT_SYSCALL_EXIT>(*found);
+        } else if (kind == (SM_EVENT_SWITCH | own)) {
+            done = record_as<sm_event_switch, SM_EVENT_SWITCH>(*found);
+        } else if (!Memory::is_complete) {
+            constexpr u32 either = u32{SM_HOOK_CALL | SM_HOOK_LIMITED} << 16;
+            if ((kind & either) != (own | u32{SM_HOOK_LIMITED} << 16) || rip <= SM_HOOK_REMOVED)
+                return Outcome::not_enough;
+            *next = resume(*found, rflags);
+            return Outcome::limited;
+        }
+        if (!done) [[unlikely]]
+            return Outcome::not_enough;
+        *next = resume(*found, rflags);
+        return Outcome::done;
+    }
+
+    void count(sm_counter what, u32 hook_id) {
+        hw_.counters_of(ring_.ring())[u64{what} * hw_.config().hook_capacity + hook_id]++;
     }
 
   private:
-    /* What most hooks do not have: one test for all of them. */
-    static constexpr u16 rare_flags = SM_HOOK_LIMITED | SM_HOOK_COMPAT;
+    bool is_int() const { return entry_.hook_flag == 0; }
 
-    static u64 resume(const sm_hook& hook, u64 rflags) {
+    /* Type and flags in one word. */
+    static u32 kind_of(const sm_hook& hook) {
+        u32 kind;
+        __builtin_memcpy(&kind, reinterpret_cast<const u8*>(&hook) + offsetof(sm_hook, type),
+                         sizeof(kind));
+        return kind;
+    }
+
+    u64 resume(const sm_hook& hook, u64 rflags) const {
+        if (!is_int())
+            return SM_ASM_RESUME_CHAIN;
         return rflags & SM_ASM_RFLAGS_IF ? hook.resume_if1 : hook.resume_if0;
     }
 
-    void count(sm_counter what, const sm_hook& hook) {
-        hw_.counters_of(hw_.ring_of(slot_))[u64{what} * hw_.config().hook_capacity + hook.id]++;
-    }
-
-    /* One entry takes one from the limit, also if it needs both tries. */
-    SM_COLD static bool is_admitted(const Hw& hw, sm_slot& slot, const sm_hook& hook, u64 tsc,
-                                    bool is_second_try) {
-        SlotState& state = state_of(slot);
-        if (is_second_try && state.admitted_claim == slot.claims && state.admitted_hook == &hook)
-            return true;
-        if (!admit(hw.limit_of(hook), tsc))
-            return false;
-        state.admitted_claim = slot.claims;
-        state.admitted_hook = &hook;
-        return true;
-    }
-
-    /* rip, cs, rflags, rsp, ss */
-    static constexpr u32 frame_size = 5 * sizeof(u64);
-
-    bool record(const sm_hook& hook) {
-        if (hook.type == SM_EVENT_SYSCALL_ENTER)
-            return record_as<sm_event_syscall_enter>(hook);
-        if (hook.type == SM_EVENT_SYSCALL_EXIT)
-            return record_as<sm_event_syscall_exit>(hook);
-        if (hook.type == SM_EVENT_SWITCH)
-            return record_as<sm_event_switch>(hook);
-        if (hook.type == SM_EVENT_HOOK)
-            return record_as<sm_event_hook>(hook);
-        return true;
-    }
-
     /* False only of a memory that is not complete. A lost event has been dealt with, too. */
-    template <class Event> bool record_as(const sm_hook& hook) {
-        const auto type = static_cast<sm_event_type>(hook.type);
+    template <class Event, sm_event_type type> bool record_as(const sm_hook& hook) {
         auto* event = reserve<Event>(type);
         if (!event) [[unlikely]] {
             if (Memory::is_complete)
-                count(SM_COUNTER_LOST, hook);
+                count(SM_COUNTER_LOST, hook.id);
             return Memory::is_complete;
         }
         event->h.hook = hook.id;
@@ -146,7 +166,8 @@ template <class Hw, template <class> class MemoryOf> class Handler {
         }
         if (Memory::is_complete && (hook.flags & SM_HOOK_COMPAT))
             mark_compat(hook, event);
-        count(SM_COUNTER_RECORDED, hook);
+        /* From the record, so that no register has to keep the hook until here. */
+        count(SM_COUNTER_RECORDED, __atomic_load_n(&event->h.hook, __ATOMIC_RELAXED));
         ring_.commit(type, sizeof(Event), stamp_);
         return true;
     }
@@ -161,13 +182,13 @@ template <class Hw, template <class> class MemoryOf> class Handler {
         Gva task{};
         const bool ok = read_current(hw_, memory_, &task);
         event->h.task = raw(task);
-        return ok && fill_task(hw_.config(), memory_, task, &event->h);
+        return ok && fill_task(memory_, task, &event->h);
     }
 
     /* __switch_to(prev, next): the event is that of prev. */
     bool fill_process(sm_event_switch* event) {
-        event->h.task = arg1_;
-        return fill_task(hw_.config(), memory_, Gva{arg1_}, &event->h);
+        event->h.task = regs_.rdi;
+        return fill_task(memory_, Gva{regs_.rdi}, &event->h);
     }
 
     static void no_task(sm_event_header* event) {
@@ -178,7 +199,7 @@ template <class Hw, template <class> class MemoryOf> class Handler {
     }
 
     /* pt_regs is the argument of the entry and exit functions, and on the task's own stack. */
-    auto user_registers() const { return memory_.on_stack(Gva{arg1_}, sizeof(PtRegs)); }
+    auto user_registers() const { return memory_.on_stack(Gva{regs_.rdi}, sizeof(PtRegs)); }
 
     /* The kernel takes the number as an int, and tells it so in its own trace. */
     static u64 syscall_number(u64 orig_ax) {
@@ -211,34 +232,38 @@ template <class Hw, template <class> class MemoryOf> class Handler {
     }
 
     bool fill_body(sm_event_switch* event) {
-        const sm_config& config = hw_.config();
-        const sm_offsets& offsets = config.offsets;
-        const auto prev = memory_.kernel_data(Gva{arg1_}, config.task_size);
-        const auto next = memory_.kernel_data(Gva{arg2_}, config.task_size);
+        const auto& fields = memory_.fields();
+        const auto prev = memory_.object(Gva{regs_.rdi});
         u32 state;
-        if (!prev.ok() || !next.ok() || !prev.load(offsets.task_state, &state) ||
-            !next.load(offsets.task_pid, &event->b.next_tid) ||
-            !next.load(offsets.task_tgid, &event->b.next_pid) ||
-            !load_comm(next, offsets.task_comm, event->b.next_comm))
+        if (!prev.ok() || !prev.load(fields.task_state, &state))
             return false;
-        event->b.next_task = arg2_;
+        const auto next = memory_.object(Gva{regs_.rsi});
+        if (!next.ok() || !next.load(fields.task_pid, &event->b.next_tid) ||
+            !next.load(fields.task_tgid, &event->b.next_pid) ||
+            !load_comm(next, fields.task_comm, event->b.next_comm))
+            return false;
+        event->b.next_task = regs_.rsi;
         event->b.prev_state = state;
         return true;
     }
 
     /* The frame was found readable before the hook was looked up. */
     bool fill_body(sm_event_hook* event) {
-        const auto frame = memory_.frame(SM_ASM_FRAME_RIP + frame_size);
-        event->b.args[0] = arg1_;
-        event->b.args[1] = arg2_;
+        const auto frame = memory_.frame(entry_.size);
+        event->b.args[0] = regs_.rdi;
+        event->b.args[1] = regs_.rsi;
         event->b.args[4] = regs_.r8;
         event->b.args[5] = regs_.r9;
-        /* In 64-bit mode INT aligns the stack before it pushes: where it was is in the frame. */
-        return frame.ok() && frame.load(SM_ASM_FRAME_RDX, &event->b.args[2]) &&
-               frame.load(SM_ASM_FRAME_RCX, &event->b.args[3]) &&
-               frame.load(SM_ASM_FRAME_RAX, &event->b.ax) &&
-               frame.load(SM_ASM_FRAME_RSP, &event->b.sp) &&
-               frame.load(SM_ASM_FRAME_RFLAGS, &event->b.flags);
+        if (!frame.ok() || !frame.load(SM_ASM_FRAME_RDX, &event->b.args[2]) ||
+            !frame.load(SM_ASM_FRAME_RCX, &event->b.args[3]) ||
+            !frame.load(SM_ASM_FRAME_RAX, &event->b.ax) ||
+            !frame.load(entry_.rflags, &event->b.flags))
+            return false;
+        /* In 64-bit mode INT aligns the stack before it pushes: where it was is there. */
+        if (is_int())
+            return frame.load(SM_ASM_FRAME_RSP, &event->b.sp);
+        event->b.sp = raw(memory_.stack()) + SM_ASM_CALL_SIZE;
+        return true;
     }
 
     template <class Event> void mark_compat(const sm_hook&, Event* event) {
@@ -270,23 +295,23 @@ template <class Hw, template <class> class MemoryOf> class Handler {
             event->b.nr = syscall_number(ax);
     }
 
-    /* An INT 20 that is no hook of ours: told, and left to the guest. */
-    u64 unknown(u64 rip, u16 flags) {
+    /* An entry from no hook of ours: told, and left to the guest. */
+    Outcome unknown(u64 rip, u16 flags) {
         if (!Memory::is_complete)
-            return not_done;
+            return Outcome::not_enough;
         slot_.unknown++;
         auto* event = reserve<EventUnknown>(SM_EVENT_UNKNOWN_HOOK);
         if (!event)
-            return SM_ASM_RESUME_CHAIN;
+            return Outcome::done;
         event->h.hook = no_hook_id;
         event->h.cr3 = hw_.cr3();
         if (!fill_process(event))
             no_task(&event->h);
         event->h.flags |= flags;
         event->b.rip = rip;
-        event->b.rsp = slot_.guest_rsp + SM_ASM_FRAME_RIP;
+        event->b.rsp = slot_.guest_rsp + entry_.rip;
         ring_.commit(SM_EVENT_UNKNOWN_HOOK, sizeof(*event), stamp_);
-        return SM_ASM_RESUME_CHAIN;
+        return Outcome::done;
     }
 
     const Hw& hw_;
@@ -294,25 +319,51 @@ template <class Hw, template <class> class MemoryOf> class Handler {
     const SavedRegs& regs_;
     Memory memory_;
     RingWriter<Hw> ring_;
-    const u64 arg1_, arg2_; /* of the hooked function */
     const Stamp stamp_;
+    const Entry entry_;
 };
 
+/* hook: the one that has passed its limit for this entry, or nullptr. */
 template <class Hw>
-SM_COLD u64 handle_any_event(const Hw& hw, sm_slot& slot, u64 tsc, const SavedRegs& regs, u32 aux) {
-    return Handler<Hw, AnyMemory>(hw, slot, regs, {tsc, aux & 0xfff}).run();
+SM_COLD u64 handle_any_event(const Hw& hw, sm_slot& slot, const sm_hook* hook,
+                             const AnyEntry& entry) {
+    u64 next;
+    Handler<Hw, AnyMemory, AnyEntry> handler(hw, slot, entry);
+    while (handler.run(&next, &hook) == Outcome::limited) {
+        /* The first try has not come so far, or the guest has changed its frame meanwhile. */
+        if (!admit(hw.limit_of(*hook), slot.tsc)) {
+            handler.count(SM_COUNTER_LIMITED, hook->id);
+            break;
+        }
+    }
+    return next;
 }
 
-/* The slot is the caller's; the result is as Handler::run() gives it, never not_done. */
-template <class Hw>
-u64 handle_event(const Hw& hw, sm_slot& slot, u64 tsc, const SavedRegs& regs, u32 aux) {
-    slot.tsc = tsc;
-    slot.cpu = aux;
+/* A hook that has a limit: above it the guest goes on at once. */
+template <class Entry, class Hw>
+SM_COLD u64 handle_limited_event(const Hw& hw, sm_slot& slot, const sm_hook& hook, u64 next) {
+    static constexpr AnyEntry entry = AnyEntry::of<Entry>();
+    if (admit(hw.limit_of(hook), slot.tsc))
+        return handle_any_event(hw, slot, &hook, entry);
+    Handler<Hw, DirectMemory, Entry>(hw, slot, Entry()).count(SM_COUNTER_LIMITED, hook.id);
+    return next;
+}
+
+/*
+ * The slot is the caller's, who has written guest_rsp, tsc and aux; the result is
+ * Handler::run()'s next.
+ */
+template <class Entry, class Hw> u64 handle_event(const Hw& hw, sm_slot& slot) {
+    static constexpr AnyEntry entry = AnyEntry::of<Entry>();
     slot.claims++;
-    const u64 next = Handler<Hw, DirectMemory>(hw, slot, regs, {tsc, aux & 0xfff}).run();
-    if (next != not_done) [[likely]]
+    u64 next;
+    const sm_hook* hook = nullptr;
+    const Outcome outcome = Handler<Hw, DirectMemory, Entry>(hw, slot, Entry()).run(&next, &hook);
+    if (outcome == Outcome::done) [[likely]]
         return next;
-    return handle_any_event(hw, slot, tsc, regs, aux);
+    if (outcome == Outcome::limited)
+        return handle_limited_event<Entry>(hw, slot, *hook, next);
+    return handle_any_event(hw, slot, nullptr, entry);
 }
 
 } // namespace shadowmon::payload

@@ -8,14 +8,12 @@
 #define SHADOWMONITOR_PAYLOAD_MACHINE_H
 
 #include "abi/config.h"
-#include "payload/address.h"
+#include "payload/saved_regs.h"
 
 extern "C" {
 [[gnu::visibility("hidden")]] extern const sm_config sm_config_page;
 [[gnu::visibility("hidden")]] extern const sm_hook sm_hook_table[];
 [[gnu::visibility("hidden")]] extern sm_limit sm_limits[];
-[[gnu::visibility("hidden")]] extern shadowmon::payload::u8 sm_slots[];
-[[gnu::visibility("hidden")]] extern shadowmon::payload::u8 sm_rings[];
 }
 
 namespace shadowmon::payload {
@@ -26,12 +24,12 @@ class Machine {
     const sm_hook* hooks() const { return sm_hook_table; }
     sm_limit& limit_of(const sm_hook& hook) const { return sm_limits[hook.id]; }
 
-    /* By arithmetic: slot and ring have the same number. */
-    sm_ring& ring_of(const sm_slot& slot) const {
-        constexpr u64 rings_per_slot_byte = SM_RING_STRIDE / SM_SLOT_STRIDE;
-        const u64 offset = static_cast<u64>(reinterpret_cast<const u8*>(&slot) - sm_slots);
-        return *reinterpret_cast<sm_ring*>(sm_rings + offset * rings_per_slot_byte);
+    const SavedRegs& saved_regs(const sm_slot& slot) const {
+        const auto* top = reinterpret_cast<const u8*>(&slot) + SM_SLOT_STACK_TOP;
+        return *reinterpret_cast<const SavedRegs*>(top - sizeof(SavedRegs));
     }
+
+    sm_ring& ring_of(const sm_slot& slot) const { return *reinterpret_cast<sm_ring*>(slot.ring); }
 
     u8* ring_data(sm_ring& ring) const {
         return reinterpret_cast<u8*>(&ring) + SM_RING_DATA_OFFSET;
@@ -53,6 +51,20 @@ class Machine {
         else
             asm volatile("mov %1, %0" : "=r"(value) : "m"(*reinterpret_cast<const T*>(at)));
         return value;
+    }
+
+    /*
+     * at - derived.start, and whether that is below derived.limit: so written that the two stay in
+     * memory, where an instruction can name them, and leave the registers to others.
+     */
+    u64 from_start(u64 at) const {
+        asm("sub %1, %0" : "+r"(at) : "m"(config().derived.start) : "cc");
+        return at;
+    }
+    bool is_below_limit(u64 from_start) const {
+        bool below;
+        asm("cmp %2, %1" : "=@ccb"(below) : "r"(from_start), "m"(config().derived.limit));
+        return below;
     }
 
     u64 cr3() const {
@@ -77,19 +89,31 @@ class Machine {
         return gs_base_msr();
     }
 
-    /* Parks this vCPU until the owner answers: 0 try again, 1 give up. */
+    /*
+     * Parks this vCPU until the owner answers: 0 try again, 1 give up. The number goes in rbx,
+     * which no code of the payload uses.
+     */
     SM_COLD u64 call_host(u64 number) const {
         u64 answer;
-        asm volatile("vmcall" : "=a"(answer) : "b"(number) : "memory");
+        asm volatile("xchg %%rbx, %1; vmcall; xchg %%rbx, %1"
+                     : "=a"(answer), "+r"(number)
+                     :
+                     : "memory");
         return answer;
     }
 
   private:
-    SM_COLD static u64 gs_base_msr() {
-        constexpr u32 msr_gs_base = 0xc0000101;
-        u32 low, high;
-        asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr_gs_base));
-        return u64{high} << 32 | low;
+    /* Keeps every register but the one of the result: on the way of an event there is no call. */
+    static u64 gs_base_msr() {
+        u64 value;
+        asm volatile("push %%rax; push %%rax; push %%rcx; push %%rdx;"
+                     "mov $0xc0000101, %%ecx; rdmsr; shl $32, %%rdx; or %%rdx, %%rax;"
+                     "mov %%rax, 24(%%rsp);"
+                     "pop %%rdx; pop %%rcx; pop %%rax; pop %0"
+                     : "=r"(value)
+                     :
+                     : "cc");
+        return value;
     }
 };
 

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The event handler for the real machine, as the gate calls it, and what the host looks up. */
+/* What the gates and the loader call by name. The logic is in the headers, so that tests run it. */
 #include "payload/handler.h"
 #include "payload/machine.h"
 
 using namespace shadowmon::payload;
+
+namespace {
+
+const Machine machine;
+
+} // namespace
 
 extern "C" {
 
@@ -11,9 +17,15 @@ extern "C" {
 [[gnu::used]] extern const u32 sm_payload_abi_version = SM_ABI_VERSION;
 u64 sm_payload_no_slot = 0;
 
-/* (rdi, rsi, rdx, ecx) by the gate; trusted stack, interrupts off, flags clear. */
-[[gnu::flatten]] u64 sm_payload_event(sm_slot* slot, u64 tsc, const SavedRegs* regs, u32 aux) {
-    const Machine machine;
-    return handle_event(machine, *slot, tsc, *regs, aux);
+/*
+ * rdi by the gates; trusted stack, interrupts off, flags clear. Each has a page of its own: what
+ * an event runs is in as few pages and lines as can be.
+ */
+[[gnu::flatten, gnu::section(".text.int")]] u64 sm_payload_event(sm_slot* slot) {
+    return handle_event<IntEntry>(machine, *slot);
+}
+
+[[gnu::flatten, gnu::section(".text.call")]] void sm_payload_call_event(sm_slot* slot) {
+    handle_event<CallEntry>(machine, *slot);
 }
 }

@@ -17,18 +17,23 @@ struct SlotState {
     u64 limit;
     u64 lost_pending;                  /* events lost since the last SM_EVENT_LOST */
     u64 lost_reported[SM_EVENT_TYPES]; /* value of lost[] in the last SM_EVENT_LOST */
-    /* The last entry that passed a limit, by its number among the claims, and its hook. */
-    u64 admitted_claim;
-    const sm_hook* admitted_hook;
 };
 static_assert(sizeof(SlotState) <= sizeof(sm_slot::pad));
 
 inline SlotState& state_of(sm_slot& slot) { return reinterpret_cast<SlotState&>(slot.pad); }
 
-/* What all events of one entry into the gate have in common. */
-struct Stamp {
-    u64 tsc;
-    u32 cpu;
+/*
+ * What all events of one entry into the gate have in common. Read from the slot where it is
+ * needed, rather than kept in registers.
+ */
+class Stamp {
+  public:
+    explicit Stamp(const sm_slot& slot) : slot_(slot) {}
+    u64 tsc() const { return __atomic_load_n(&slot_.tsc, __ATOMIC_RELAXED); }
+    u32 cpu() const { return __atomic_load_n(&slot_.aux, __ATOMIC_RELAXED); }
+
+  private:
+    const sm_slot& slot_;
 };
 
 struct EventLost {
@@ -55,8 +60,8 @@ template <class Hw> class RingWriter {
         event->type = type;
         event->flags = 0;
         event->size = size;
-        event->cpu = stamp.cpu;
-        event->tsc = stamp.tsc;
+        event->cpu = stamp.cpu();
+        event->tsc = stamp.tsc();
         event->seq = ring_.seq;
         return event;
     }
@@ -74,15 +79,17 @@ template <class Hw> class RingWriter {
         ring_.recorded[type]++;
         __atomic_store_n(&ring_.head, head_ + size, __ATOMIC_RELEASE);
         /* After head: who has seen this time finds the event. */
-        __atomic_store_n(&ring_.last_tsc, stamp.tsc, __ATOMIC_RELEASE);
+        __atomic_store_n(&ring_.last_tsc, stamp.tsc(), __ATOMIC_RELEASE);
     }
+
+    sm_ring& ring() const { return ring_; }
 
   private:
     sm_event_header* record_at(u64 position) const {
         return reinterpret_cast<sm_event_header*>(hw_.ring_data(ring_) + (position & mask()));
     }
 
-    u64 mask() const { return hw_.config().ring_size - 1; }
+    u64 mask() const { return hw_.config().derived.ring_mask; }
 
     /* Where a record of this size goes if everything before position is taken. */
     u64 place(u64 position, u32 size) const {
@@ -126,9 +133,9 @@ template <class Hw> class RingWriter {
         event->h.type = SM_EVENT_LOST;
         event->h.flags = SM_EVENT_NO_TASK;
         event->h.size = sizeof(EventLost);
-        event->h.cpu = stamp.cpu;
+        event->h.cpu = stamp.cpu();
         event->h.seq = ring_.seq;
-        event->h.tsc = stamp.tsc;
+        event->h.tsc = stamp.tsc();
         for (int i = 0; i < SM_EVENT_TYPES; i++) {
             event->b.lost[i] = ring_.lost[i] - state_.lost_reported[i];
             state_.lost_reported[i] = ring_.lost[i];

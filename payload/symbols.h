@@ -26,6 +26,12 @@
 #define SM_SYMBOL_GATE_INT20 "sm_gate_int20"
 
 /*
+ * Function in .gate: where a hook of 5 bytes leads, which is a `call rel32` in place of a 5-byte
+ * NOP. gate.S says what the host must see to before it puts one in and after it has taken one out.
+ */
+#define SM_SYMBOL_GATE_CALL "sm_gate_call"
+
+/*
  * Place in .gate: a 5-byte `jmp rel32` (first byte e9) that an INT 20 of no hook takes, in
  * the main view, with the interrupt frame and all registers as they were delivered.
  * As linked it leads to code in .gate that continues after the INT. If the guest had
@@ -39,7 +45,7 @@
 
 /*
  * uint64_t in .data: how often the gate found every slot taken and sent the guest
- * back to its INT 20 to try again. No event is lost by that; a number that keeps
+ * back to its INT 20 or CALL to try again. No event is lost by that; a number that keeps
  * rising while nothing is recorded means that slots have leaked.
  */
 #define SM_SYMBOL_NO_SLOT "sm_payload_no_slot"

@@ -10,16 +10,15 @@ namespace shadowmon::payload {
 
 /* The task that the guest's kernel calls current; false if the pointer to it cannot be read. */
 template <class Hw, class Memory> bool read_current(const Hw& hw, const Memory& memory, Gva* task) {
-    const auto percpu =
-        memory.kernel_data(Gva{hw.gs_base() + hw.config().offsets.current_task}, sizeof(u64));
+    const auto percpu = memory.percpu(hw.gs_base());
     u64 value;
-    if (!percpu.ok() || !percpu.load(0, &value))
+    if (!percpu.ok() || !percpu.load(memory.current_task(), &value))
         return false;
     *task = Gva{value};
     return true;
 }
 
-template <class Place> bool load_comm(const Place& task, u32 offset, char* to) {
+template <class Place> bool load_comm(const Place& task, u64 offset, char* to) {
     u64 word;
     static_assert(SM_COMM_SIZE == 2 * sizeof(word));
     if (!task.load(offset, &word))
@@ -31,24 +30,37 @@ template <class Place> bool load_comm(const Place& task, u32 offset, char* to) {
     return true;
 }
 
-template <class Memory> bool load_u32(const Memory& memory, Gva at, u32* to) {
-    const auto place = memory.kernel_data(at, sizeof(u32));
-    return place.ok() && place.load(0, to);
+/* tid and pid */
+template <class Memory, class Place>
+bool load_ids(const Memory& memory, const Place& task, sm_event_header* event) {
+    if constexpr (!Memory::is_complete) {
+        static_assert(offsetof(sm_event_header, pid) == offsetof(sm_event_header, tid) + 4);
+        u64 both;
+        task.load(memory.fields().task_pid, &both);
+        __builtin_memcpy(reinterpret_cast<u8*>(event) + offsetof(sm_event_header, tid), &both,
+                         sizeof(both));
+        return true;
+    }
+    return task.load(memory.fields().task_pid, &event->tid) &&
+           task.load(memory.fields().task_tgid, &event->pid);
+}
+
+template <class Memory> bool load_u32(const Memory& memory, u64 object, u64 field, u32* to) {
+    const auto place = memory.object(Gva{object});
+    return place.ok() && place.load(field, to);
 }
 
 /* Fills tid to comm; on false some of it may be filled. */
-template <class Memory>
-bool fill_task(const sm_config& config, const Memory& memory, Gva at, sm_event_header* event) {
-    const sm_offsets& offsets = config.offsets;
-    const auto task = memory.kernel_data(at, config.task_size);
+template <class Memory> bool fill_task(const Memory& memory, Gva at, sm_event_header* event) {
+    const auto& fields = memory.fields();
+    const auto task = memory.object(at);
     u64 parent, cred;
-    return task.ok() && task.load(offsets.task_pid, &event->tid) &&
-           task.load(offsets.task_tgid, &event->pid) &&
-           load_comm(task, offsets.task_comm, event->comm) &&
-           task.load(offsets.task_real_parent, &parent) &&
-           load_u32(memory, Gva{parent} + offsets.task_tgid, &event->ppid) &&
-           task.load(offsets.task_cred, &cred) &&
-           load_u32(memory, Gva{cred} + offsets.cred_uid, &event->uid);
+    return task.ok() && load_ids(memory, task, event) &&
+           load_comm(task, fields.task_comm, event->comm) &&
+           task.load(fields.task_real_parent, &parent) &&
+           load_u32(memory, parent, fields.task_tgid, &event->ppid) &&
+           task.load(fields.task_cred, &cred) &&
+           load_u32(memory, cred, fields.cred_uid, &event->uid);
 }
 
 } // namespace shadowmon::payload

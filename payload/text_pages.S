@@ -18,5 +18,7 @@ leave_section .page_first.1
 leave_section .page_last.1
 leave_section .page_first.2
 leave_section .page_last.2
+leave_section .page_first.3
+leave_section .page_last.3
 
 .section .note.GNU-stack, "", @progbits

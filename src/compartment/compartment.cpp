@@ -97,6 +97,7 @@ Status fill_region(const Layout& layout, const PayloadImage& payload,
     config.ring_size = geometry.ring_size;
     config.hook_mask = geometry.hook_entries() - 1;
     config.hook_capacity = geometry.capacity;
+    sm_derive(&config);
     std::memcpy(bytes_of(layout.area(AreaKind::config), region).data(), &config, sizeof(config));
 
     auto table = HookTable::make(hooks_in(layout, region), geometry.capacity);
@@ -106,10 +107,10 @@ Status fill_region(const Layout& layout, const PayloadImage& payload,
         SM_TRY(table->insert(hook));
 
     for (uint32_t i = 0; i < geometry.slots; i++) {
-        uint32_t index = i;
-        std::memcpy(bytes_of(layout.area(AreaKind::slot, i), region).data() +
-                        offsetof(sm_slot, index),
-                    &index, sizeof(index));
+        auto* slot =
+            reinterpret_cast<sm_slot*>(bytes_of(layout.area(AreaKind::slot, i), region).data());
+        slot->index = i;
+        slot->ring = SM_COMPARTMENT_GVA + layout.area(AreaKind::ring, i).offset;
     }
     return {};
 }

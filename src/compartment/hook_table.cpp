@@ -10,17 +10,11 @@ namespace {
 
 constexpr uint64_t free_entry = 0;
 
-/// A removed entry that may be used again is told from one that may not by its id, which the
-/// payload does not look at.
-constexpr uint32_t reclaimed_id = ~uint32_t{0};
-
 bool is_hook(const sm_hook& entry) {
     return entry.rip != free_entry && entry.rip != SM_HOOK_REMOVED;
 }
 
-bool is_reclaimed(const sm_hook& entry) {
-    return entry.rip == SM_HOOK_REMOVED && entry.id == reclaimed_id;
-}
+bool is_reclaimed(const sm_hook& entry) { return entry.rip == SM_HOOK_REMOVED && entry.type == 0; }
 
 void publish(sm_hook& entry, uint64_t rip) { __atomic_store_n(&entry.rip, rip, __ATOMIC_RELEASE); }
 
@@ -43,7 +37,7 @@ Result<HookTable> HookTable::make(std::span<sm_hook> entries, uint32_t capacity)
 }
 
 size_t HookTable::start_of(uint64_t rip) const {
-    return (rip * SM_HOOK_HASH) >> 32 & (entries_.size() - 1);
+    return sm_hook_index(rip, static_cast<uint32_t>(entries_.size()) - 1);
 }
 
 sm_hook* HookTable::lookup(uint64_t rip) const {
@@ -64,6 +58,8 @@ const sm_hook* HookTable::find(uint64_t rip) const { return lookup(rip); }
 Status HookTable::insert(const sm_hook& hook) {
     if (!is_hook(hook))
         return failf("{:#x} is no address of a hook", hook.rip);
+    if (hook.type == 0)
+        return failf("the hook for {:#x} makes no events", hook.rip);
     if (hook.id >= capacity_)
         return failf("hook id {} is not below {}", hook.id, capacity_);
     if (lookup(hook.rip))
@@ -101,7 +97,7 @@ bool HookTable::remove(uint64_t rip) {
 void HookTable::reclaim() {
     for (sm_hook& entry : entries_)
         if (entry.rip == SM_HOOK_REMOVED)
-            entry.id = reclaimed_id;
+            entry.type = entry.flags = 0;
     removed_ = 0;
     // Where a probe ends behind a removed entry, it may as well end there. From the end to the
     // start, and the first entries once more, because the table is a ring.

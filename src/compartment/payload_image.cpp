@@ -123,7 +123,8 @@ Result<PayloadImage> PayloadImage::parse(std::span<const std::byte> file) {
         return failf("the payload was built for another version of the ABI than {}",
                      SM_ABI_VERSION);
     const PayloadSegment& gate = image.gate();
-    for (const char* name : {SM_SYMBOL_GATE_INT20, SM_SYMBOL_GATE_CHAIN_JUMP}) {
+    for (const char* name :
+         {SM_SYMBOL_GATE_INT20, SM_SYMBOL_GATE_CALL, SM_SYMBOL_GATE_CHAIN_JUMP}) {
         auto gva = image.symbol(name);
         if (!gva)
             return fail(gva.error());

@@ -65,7 +65,7 @@ void Decoder::decode(const Record& record, Event& event) {
     event.realtime_ns = clock_map_.to_realtime_ns(h.tsc);
     event.seq = h.seq;
     event.cr3 = h.cr3;
-    event.cpu = h.cpu;
+    event.cpu = h.cpu & 0xfff;
     event.hook = h.hook;
     event.no_task = h.flags & SM_EVENT_NO_TASK;
     event.no_body = h.flags & SM_EVENT_NO_BODY;

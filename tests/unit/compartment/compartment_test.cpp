@@ -202,14 +202,17 @@ TEST_P(Contents, ConfigHooksSlotsAndChainJump) {
 
     const auto* table = reinterpret_cast<const sm_hook*>(page(AreaKind::hooks));
     for (const sm_hook& hook : contents_.hooks) {
-        uint64_t index = (hook.rip * SM_HOOK_HASH) >> 32 & config.hook_mask;
+        uint64_t index = sm_hook_index(hook.rip, config.hook_mask);
         while (table[index].rip && table[index].rip != hook.rip)
             index = (index + 1) & config.hook_mask;
         EXPECT_EQ(table[index].rip, hook.rip);
         EXPECT_EQ(table[index].id, hook.id);
     }
-    for (uint32_t i = 0; i < 8; i++)
+    for (uint32_t i = 0; i < 8; i++) {
         EXPECT_EQ(slot_in(*layout_, region_, i)->index, i);
+        EXPECT_EQ(slot_in(*layout_, region_, i)->ring,
+                  SM_COMPARTMENT_GVA + SM_RINGS_OFFSET + i * uint64_t{SM_RING_STRIDE});
+    }
 
     std::byte* jump = page(AreaKind::gate) + 0x20;
     int32_t rel;

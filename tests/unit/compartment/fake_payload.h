@@ -30,6 +30,7 @@ struct FakePayload {
         segment(SM_DATA_OFFSET, PF_R | PF_W, 0x10, std::byte{0x93});
         programs[3].p_memsz = 0x1800;
         symbol(SM_SYMBOL_GATE_INT20, SM_GATE_OFFSET + 0x10);
+        symbol(SM_SYMBOL_GATE_CALL, SM_GATE_OFFSET + 0x80);
         symbol(SM_SYMBOL_GATE_CHAIN_JUMP, SM_GATE_OFFSET + 0x20);
         symbol(SM_SYMBOL_ABI_VERSION, SM_RODATA_OFFSET + 0x20);
         contents[0x20] = std::byte{0xe9};

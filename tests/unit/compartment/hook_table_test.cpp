@@ -23,10 +23,15 @@ namespace {
 struct Reader {
     explicit Reader(std::span<const sm_hook> entries) : entries(entries) {
         config_.hook_mask = static_cast<uint32_t>(entries.size()) - 1;
+        sm_derive(&config_);
     }
     const sm_config& config() const { return config_; }
     const sm_hook* hooks() const { return entries.data(); }
-    const sm_hook* find(uint64_t rip) const { return payload::find_hook(*this, rip); }
+    /// Without the entries that are no hooks, which the handler tells by their type.
+    const sm_hook* find(uint64_t rip) const {
+        const sm_hook* hook = payload::find_hook(*this, rip);
+        return rip > SM_HOOK_REMOVED ? hook : nullptr;
+    }
 
     std::span<const sm_hook> entries;
     sm_config config_{};
@@ -160,7 +165,7 @@ TEST(HookTable, DoesWhatAMapDoes) {
             ASSERT_EQ(t.table->find(at), found);
             if (found) {
                 ASSERT_EQ(found->id, want->second);
-                const uint64_t start = (at * SM_HOOK_HASH) >> 32 & 127;
+                const uint64_t start = sm_hook_index(at, 127);
                 longest = std::max<size_t>(longest, (found - t.entries.data() - start) & 127);
             }
         }

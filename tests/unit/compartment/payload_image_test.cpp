@@ -15,6 +15,9 @@ TEST(PayloadImage, TakesTheEmbeddedPayload) {
     ASSERT_TRUE(image) << image.error().message();
     EXPECT_EQ(image->gate().start, Gva(SM_COMPARTMENT_GVA + SM_GATE_OFFSET));
     EXPECT_EQ(image->gate().size, uint64_t{SM_PAGE_SIZE});
+    auto call = image->symbol(SM_SYMBOL_GATE_CALL);
+    ASSERT_TRUE(call);
+    EXPECT_EQ(image->gate().bytes[*call - image->gate().start], std::byte{0x9c}) << "pushfq";
     auto jump = image->symbol(SM_SYMBOL_GATE_CHAIN_JUMP);
     ASSERT_TRUE(jump);
     EXPECT_EQ(image->gate().bytes[*jump - image->gate().start], std::byte{0xe9});
@@ -58,7 +61,7 @@ TEST(PayloadImage, RefusesDeviations) {
     outside.symbols[0].st_value = SM_COMPARTMENT_GVA + SM_TEXT_OFFSET;
     EXPECT_NE(error(outside).find("outside the gate"), std::string::npos);
     FakePayload nameless;
-    nameless.symbols[1].st_name = 0xffffff;
+    nameless.symbols[2].st_name = 0xffffff;
     EXPECT_NE(error(nameless).find(SM_SYMBOL_GATE_CHAIN_JUMP), std::string::npos);
 }
 

@@ -20,6 +20,7 @@ class TestRings {
     explicit TestRings(unsigned slots, uint32_t ring_size = 0x4000) {
         config_.slots = slots;
         config_.ring_size = ring_size;
+        sm_derive(&config_);
         for (unsigned i = 0; i < slots; ++i) {
             slots_.emplace_back(new_pages(sizeof(sm_slot)));
             rings_.emplace_back(new_pages(SM_RING_DATA_OFFSET + ring_size));
@@ -96,7 +97,8 @@ class Trip {
         return true;
     }
 
-    void stamp(uint64_t tsc) { stamp_ = {tsc, 0}; }
+    /// Of the record only: what the slot says is for the test to set.
+    void stamp(uint64_t tsc) { stamped_->tsc = tsc; }
 
     /// Writes the record, without letting the consumer see it; false if it is lost.
     bool write(sm_event_type type, uint64_t value = 0) {
@@ -117,7 +119,8 @@ class Trip {
   private:
     payload::RingWriter<TestRings> writer_;
     sm_slot& slot_;
-    payload::Stamp stamp_{};
+    std::shared_ptr<sm_slot> stamped_ = std::make_shared<sm_slot>(); // where stamp_ finds it
+    payload::Stamp stamp_{*stamped_};
     sm_event_type type_{};
     uint32_t size_ = 0;
 };

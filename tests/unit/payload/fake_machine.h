@@ -69,7 +69,13 @@ class FakeMachine {
     }
 
     /* What the payload asks of a machine. */
-    const sm_config& config() const { return config_; }
+    const sm_config& config() const {
+        sm_derive(&config_); /* of what the test has changed */
+        return config_;
+    }
+    const SavedRegs& saved_regs(const sm_slot&) const { return saved_; }
+    u64 from_start(u64 at) const { return at - config().derived.start; }
+    bool is_below_limit(u64 from_start) const { return from_start < config().derived.limit; }
     const sm_hook* hooks() const { return hooks_.data(); }
     sm_ring& ring_of(const sm_slot& slot) const { return *rings_[slot.index]; }
     u8* ring_data(sm_ring& ring) const {
@@ -177,21 +183,28 @@ class FakeMachine {
     }
 
     void add_hook(u64 rip, u32 id, u16 type, u16 flags = 0) {
-        u32 i = static_cast<u32>(rip * SM_HOOK_HASH >> 32) & config_.hook_mask;
+        u32 i = sm_hook_index(rip, config_.hook_mask);
         while (hooks_[i].rip != 0)
             i = (i + 1) & config_.hook_mask;
         hooks_[i] = {rip, id, type, flags, rip + 0x1000000, rip + 0x2000000};
     }
 
     /* The frame that INT pushes and below it what the gate pushes; fills the slot as the gate. */
-    SavedRegs enter(u64 frame_at, u64 rip, u64 rflags, u64 rdi, u64 rsi) {
+    void enter(u64 frame_at, u64 rip, u64 rflags, u64 rdi, u64 rsi) {
         write(frame_at, rip);
         write(frame_at + 8, u64{0x10});
         write(frame_at + 16, rflags);
         write(frame_at + 24, frame_at + 40);
         write(frame_at + 32, u64{0x18});
         slot().guest_rsp = frame_at - SM_ASM_FRAME_RIP;
-        return {rsi, rdi, 8, 9, 10, 11};
+        saved_ = {rsi, rdi, 8, 9, 10, 11};
+    }
+    /* The same for a CALL: the address of return lies at return_at. */
+    void enter_call(u64 return_at, u64 rip, u64 rflags, u64 rdi, u64 rsi) {
+        write(return_at, rip);
+        write(return_at - SM_ASM_CALL_RIP + SM_ASM_CALL_RFLAGS, rflags);
+        slot().guest_rsp = return_at - SM_ASM_CALL_RIP;
+        saved_ = {rsi, rdi, 8, 9, 10, 11};
     }
 
     sm_slot& slot(u32 i = 0) { return *slots_[i]; }
@@ -207,7 +220,8 @@ class FakeMachine {
             data_.push_back(std::make_unique<u64[]>(size / 8));
     }
 
-    sm_config config_{};
+    mutable sm_config config_{};
+    SavedRegs saved_{};
     std::vector<sm_hook> hooks_;
     mutable std::vector<sm_limit> limits_;
     u64 cr3_ = 0;

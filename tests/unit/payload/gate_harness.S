@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The gate as it is, in a user process: its VMFUNC is #UD there and its cli #GP, so the test's
+ * The gates as they are, in a user process: VMFUNC is #UD there, cli and sti are #GP, so the test's
  * signal handler does what the CPU would do with them.
  */
 #include "payload/gate.S"

@@ -45,12 +45,14 @@ struct alignas(SM_PAGE_SIZE) GuestStack {
 extern "C" {
 int gate_enter(GateRegs* registers, const void* entry);
 extern const u8 gate_landing[], gate_abort[];
-extern const u8 sm_gate_page[], sm_gate_int20[], sm_gate_chain_jump[], sm_gate_back[];
+extern const u8 sm_gate_page[], sm_gate_int20[], sm_gate_chain_jump[], sm_gate_call[],
+    sm_gate_end[];
 
 ConfigPage sm_config_page;
 alignas(SM_PAGE_SIZE) u8 sm_slots[4 * SM_SLOT_STRIDE];
 u64 sm_payload_no_slot;
-u64 sm_payload_event(sm_slot* slot, u64 tsc, const SavedRegs* regs, u32 aux);
+u64 sm_payload_event(sm_slot* slot);
+void sm_payload_call_event(sm_slot* slot);
 }
 
 namespace {
@@ -67,7 +69,10 @@ GuestStack guest_stack;
 
 unsigned events;
 u64 next_address;
+bool guest_masked; /* the guest makes its CALL with IF = 0 */
+bool was_sti;
 sm_slot* seen_slot;
+u64 seen_return;
 Frame seen_frame;
 SavedRegs seen_regs;
 u64 seen_tsc;
@@ -96,6 +101,13 @@ void on_trap(int, siginfo_t*, void* context) {
             }
             refused_vmfunc = true;
         } else if (*code == 0xfa) { /* cli */
+            /* Behind the pushfq: a user process cannot have IF = 0. */
+            if (code == sm_gate_call + 1 && guest_masked)
+                *reinterpret_cast<u64*>(regs[REG_RSP]) &= ~u64{SM_ASM_RFLAGS_IF};
+            regs[REG_RIP] += 1;
+            return;
+        } else if (*code == 0xfb) { /* sti */
+            was_sti = true;
             regs[REG_RIP] += 1;
             return;
         }
@@ -132,10 +144,11 @@ class Gate : public testing::Test {
         mprotect(&sm_config_page, sizeof(sm_config_page), PROT_READ | PROT_WRITE);
         memset(sm_slots, 0, sizeof(sm_slots));
         sm_config_page.config.slots = 4;
+        sm_derive(&sm_config_page.config);
         show(main_view);
         next_address = reinterpret_cast<u64>(gate_landing);
         vmfuncs = events = 0;
-        fault_in_shadow = refused_vmfunc = false;
+        fault_in_shadow = refused_vmfunc = guest_masked = was_sti = false;
         sm_payload_no_slot = 0;
     }
 
@@ -165,6 +178,14 @@ class Gate : public testing::Test {
         return frame;
     }
 
+    /* What a CALL leaves: the address of return. */
+    u64* push_return(const void* address) {
+        const u64 offset = 2 * SM_PAGE_SIZE + (random_() % SM_PAGE_SIZE & ~u64{7});
+        auto* at = reinterpret_cast<u64*>(guest_stack.bytes + offset);
+        *at = reinterpret_cast<u64>(address);
+        return at;
+    }
+
     unsigned busy_slots() {
         show(shadow_view);
         unsigned n = 0;
@@ -192,26 +213,43 @@ class Gate : public testing::Test {
 
 } // namespace
 
-__attribute__((no_sanitize("address", "undefined"))) u64
-sm_payload_event(sm_slot* slot, u64 tsc, const SavedRegs* regs, u32) {
+#define SM_NOT_INSTRUMENTED __attribute__((no_sanitize("address", "undefined")))
+
+SM_NOT_INSTRUMENTED static void look_around(sm_slot* slot) {
     u64 flags;
     asm volatile("pushfq; pop %0" : "=r"(flags));
     seen_flags = flags;
     events++;
     seen_slot = slot;
-    seen_tsc = tsc;
-    seen_regs = *regs;
-    memcpy(&seen_frame, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_FRAME_RIP),
-           sizeof(seen_frame));
-    const u64 next = next_address;
-    /* A function may do this to its caller. */
+    seen_tsc = slot->tsc;
+    memcpy(&seen_regs, reinterpret_cast<u8*>(slot) + SM_SLOT_STACK_TOP - sizeof(SavedRegs),
+           sizeof(seen_regs));
+}
+
+/* What a function may do to its caller. */
+SM_NOT_INSTRUMENTED static void spoil_registers() {
     asm volatile("" ::: "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "cc", "memory");
     asm volatile("mov $-1, %%rcx; mov $-1, %%rsi; mov $-1, %%rdi; mov $-1, %%r8; mov $-1, %%r9;"
                  "mov $-1, %%r10; mov $-1, %%r11; mov $-1, %%rdx"
                  :
                  :
                  : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11");
+}
+
+SM_NOT_INSTRUMENTED u64 sm_payload_event(sm_slot* slot) {
+    look_around(slot);
+    memcpy(&seen_frame, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_FRAME_RIP),
+           sizeof(seen_frame));
+    const u64 next = next_address;
+    spoil_registers();
     return next;
+}
+
+SM_NOT_INSTRUMENTED void sm_payload_call_event(sm_slot* slot) {
+    look_around(slot);
+    memcpy(&seen_return, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_CALL_RIP),
+           sizeof(seen_return));
+    spoil_registers();
 }
 
 namespace {
@@ -327,8 +365,84 @@ TEST_F(Gate, ChainJumpIsAPatchableJump) {
     EXPECT_EQ(memcmp(target, "\x48\xcf", 2), 0) << "iretq, as linked";
 }
 
+TEST_F(Gate, CallComesBackToItsReturn) {
+    for (int round = 0; round < 1000; round++) {
+        const GateRegs before = random_regs();
+        GateRegs regs = before;
+        u64* at = push_return(gate_landing);
+        const u64 above = at[1] = random_();
+        regs.rsp = reinterpret_cast<u64>(at);
+        events = vmfuncs = 0;
+        was_sti = false;
+        guest_masked = round % 2;
+        ASSERT_EQ(gate_enter(&regs, sm_gate_call), 0);
+        EXPECT_EQ(view, main_view);
+        EXPECT_EQ(events, 1u);
+        EXPECT_EQ(vmfuncs, 2u);
+        expect_same(regs, before);
+        EXPECT_EQ(regs.rsp, reinterpret_cast<u64>(at + 1));
+        EXPECT_EQ(at[1], above);
+        EXPECT_EQ(regs.rflags & user_flags, before.rflags & user_flags);
+        EXPECT_EQ(was_sti, !guest_masked) << "interrupts are on again where they were on";
+        EXPECT_EQ(seen_return, reinterpret_cast<u64>(gate_landing));
+        EXPECT_EQ(seen_regs.rdi, before.rdi);
+        EXPECT_EQ(seen_regs.rsi, before.rsi);
+        EXPECT_EQ(seen_regs.r8, before.r8);
+        EXPECT_EQ(seen_regs.r9, before.r9);
+        EXPECT_EQ(seen_flags & 0x40400 /* AC, DF */, 0u);
+        const u64 hint = (reinterpret_cast<u64>(at) - SM_ASM_CALL_RIP) >> SM_ASM_STACK_ALIGN_SHIFT;
+        EXPECT_EQ(seen_slot, slot(hint & 3));
+        ASSERT_FALSE(HasFailure()) << "round " << round;
+    }
+    EXPECT_EQ(busy_slots(), 0u);
+}
+
+TEST_F(Gate, CallPassesOverTakenSlots) {
+    for (unsigned taken = 1; taken <= 3; taken++) {
+        const GateRegs before = random_regs();
+        GateRegs regs = before;
+        u64* at = push_return(gate_landing);
+        regs.rsp = reinterpret_cast<u64>(at);
+        const u64 hint = (regs.rsp - SM_ASM_CALL_RIP) >> SM_ASM_STACK_ALIGN_SHIFT & 3;
+        show(shadow_view);
+        for (unsigned i = 0; i < 4; i++)
+            slot(i)->busy = ((i - hint) & 3) < taken;
+        show(main_view);
+        ASSERT_EQ(gate_enter(&regs, sm_gate_call), 0);
+        EXPECT_EQ(seen_slot, slot((hint + taken) & 3));
+        expect_same(regs, before);
+        EXPECT_EQ(busy_slots(), taken);
+    }
+}
+
+TEST_F(Gate, WithoutASlotTheCallIsTriedAgain) {
+    show(shadow_view);
+    for (unsigned i = 0; i < 4; i++)
+        slot(i)->busy = 1;
+    show(main_view);
+    for (bool masked : {false, true}) {
+        const GateRegs before = random_regs();
+        GateRegs regs = before;
+        /* Five bytes before the address of return is where the CALL was. */
+        u64* at = push_return(gate_landing + SM_ASM_CALL_LENGTH);
+        regs.rsp = reinterpret_cast<u64>(at);
+        const u64 earlier = sm_payload_no_slot;
+        events = 0;
+        was_sti = false;
+        guest_masked = masked;
+        ASSERT_EQ(gate_enter(&regs, sm_gate_call), 0);
+        EXPECT_EQ(events, 0u);
+        EXPECT_EQ(sm_payload_no_slot, earlier + 1);
+        expect_same(regs, before);
+        EXPECT_EQ(regs.rsp, reinterpret_cast<u64>(at + 1)) << "the CALL pushes it anew";
+        EXPECT_EQ(regs.rflags & user_flags, before.rflags & user_flags);
+        EXPECT_EQ(was_sti, !masked) << "a drain and interrupts get in between";
+    }
+    EXPECT_EQ(busy_slots(), 4u);
+}
+
 /*
- * The guest jumps to every byte of the gate, with the registers that matter chosen to hurt. Runs
+ * The guest jumps to every byte of the gates, with the registers that matter chosen to hurt. Runs
  * in a child: what a byte sequence does when entered in its middle is not ours to choose.
  */
 TEST_F(Gate, NoJumpEndsInTheShadowView) {
@@ -341,7 +455,7 @@ TEST_F(Gate, NoJumpEndsInTheShadowView) {
         action.sa_sigaction = on_alarm;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
         sigaction(SIGALRM, &action, nullptr);
-        for (const u8* entry = sm_gate_page; entry < sm_gate_page + 0x130; entry++) {
+        for (const u8* entry = sm_gate_page; entry < sm_gate_end; entry++) {
             entered_at = entry;
             alarm(60);
             for (int round = 0; round < 8; round++) {

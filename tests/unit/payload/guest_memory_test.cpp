@@ -66,9 +66,9 @@ TEST(FrameOnStack, RefusesWhatNoKernelStackIs) {
 TEST(DirectMemory, KnowsOneWindowAndTheStack) {
     FakeMachine m;
     const Direct memory(m, Gva{stack_pointer});
-    EXPECT_TRUE(memory.kernel_data(Gva{FakeMachine::direct_map + 0x1234}, 8).ok());
-    EXPECT_FALSE(memory.kernel_data(Gva{FakeMachine::kernel_image}, 8).ok());
-    EXPECT_FALSE(memory.kernel_data(Gva{stack_pointer}, 8).ok());
+    EXPECT_TRUE(memory.object(Gva{FakeMachine::direct_map + 0x1234}).ok());
+    EXPECT_FALSE(memory.object(Gva{FakeMachine::kernel_image}).ok());
+    EXPECT_FALSE(memory.object(Gva{stack_pointer}).ok());
     EXPECT_TRUE(memory.on_stack(Gva{stack_pointer}, 168).ok());
     EXPECT_FALSE(memory.on_stack(Gva{FakeMachine::direct_map}, 168).ok());
 }
@@ -77,12 +77,11 @@ TEST(DirectMemory, AsksForRoomForATaskOfEverything) {
     FakeMachine m;
     const Direct memory(m, Gva{stack_pointer});
     const u64 end = FakeMachine::direct_map + FakeMachine::ram_size;
-    EXPECT_TRUE(memory.kernel_data(Gva{end - m.config_.task_size}, 8).ok());
-    EXPECT_FALSE(memory.kernel_data(Gva{end - m.config_.task_size + 1}, 8).ok());
-    EXPECT_FALSE(memory.kernel_data(Gva{FakeMachine::direct_map - 1}, 8).ok());
-    EXPECT_TRUE(memory.is_usable());
+    EXPECT_TRUE(memory.object(Gva{end - m.config_.task_size}).ok());
+    EXPECT_FALSE(memory.object(Gva{end - m.config_.task_size + 1}).ok());
+    EXPECT_FALSE(memory.object(Gva{FakeMachine::direct_map - 1}).ok());
     m.config_.windows[0].size = m.config_.task_size - 1;
-    EXPECT_FALSE(Direct(m, Gva{stack_pointer}).is_usable());
+    EXPECT_FALSE(Direct(m, Gva{stack_pointer}).object(Gva{FakeMachine::direct_map}).ok());
 }
 
 TEST(AnyMemory, ReadsEveryWindow) {

@@ -48,8 +48,17 @@ class HandlerTest : public testing::Test {
     }
 
     u64 hit(u64 rip, u64 rdi = regs_at, u64 rsi = 0, u64 rflags = interrupts_on) {
-        const SavedRegs regs = m.enter(frame_at, rip, rflags, rdi, rsi);
-        return handle_event(m, m.slot(), tsc, regs, aux);
+        m.enter(frame_at, rip, rflags, rdi, rsi);
+        return handle<IntEntry>();
+    }
+    void call(u64 rip, u64 rdi = regs_at, u64 rsi = 0, u64 rflags = interrupts_on) {
+        m.enter_call(frame_at, rip, rflags, rdi, rsi);
+        handle<CallEntry>();
+    }
+    template <class Entry> u64 handle(u32 slot = 0) {
+        m.slot(slot).tsc = tsc;
+        m.slot(slot).aux = aux;
+        return handle_event<Entry>(m, m.slot(slot));
     }
 
     template <class Event> Event first() {
@@ -65,7 +74,7 @@ class HandlerTest : public testing::Test {
         EXPECT_EQ(h.flags, flags);
         EXPECT_EQ(h.size, size);
         EXPECT_EQ(h.hook, hook);
-        EXPECT_EQ(h.cpu, 5u);
+        EXPECT_EQ(h.cpu, aux);
         EXPECT_EQ(h.seq, 0u);
         EXPECT_EQ(h.tsc, tsc);
         EXPECT_EQ(h.cr3, m.cr3());
@@ -176,6 +185,83 @@ TEST_F(HandlerTest, OwnHook) {
     EXPECT_EQ(e.b.ax, 0xau);
     EXPECT_EQ(e.b.sp, frame_at + 40);
     EXPECT_EQ(e.b.flags, interrupts_off);
+}
+
+TEST_F(HandlerTest, OwnHookByCall) {
+    constexpr u64 call_rip = 0xffffffff9a100705;
+    m.add_hook(call_rip, 8, SM_EVENT_HOOK, SM_HOOK_CALL);
+    for (int complete = 0; complete < 2; complete++) {
+        m.ring() = {};
+        if (complete) /* a ring that is new takes the other way first */
+            m.slot() = {};
+        m.write(frame_at - 32, u64{0xd}); /* rdx, rcx, rax, as the gate pushes them */
+        m.write(frame_at - 24, u64{0xc});
+        m.write(frame_at - 16, u64{0xa});
+        call(call_rip, 0xd1, 0x51, interrupts_off);
+        const auto e = first<sm_event_hook>();
+        expect_header(e.h, SM_EVENT_HOOK, 0, 152, 8);
+        expect_cat(e.h);
+        const u64 expected[6] = {0xd1, 0x51, 0xd, 0xc, 8, 9};
+        EXPECT_EQ(memcmp(e.b.args, expected, sizeof(expected)), 0);
+        EXPECT_EQ(e.b.ax, 0xau);
+        EXPECT_EQ(e.b.sp, frame_at + 8) << "as it is at the site";
+        EXPECT_EQ(e.b.flags, interrupts_off);
+    }
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 8), 2u);
+}
+
+TEST_F(HandlerTest, OtherEventsByCall) {
+    constexpr u64 enter_call = 0xffffffff9a100805, switch_call = 0xffffffff9a100905;
+    m.add_hook(enter_call, 8, SM_EVENT_SYSCALL_ENTER, SM_HOOK_CALL | SM_HOOK_COMPAT);
+    m.add_hook(switch_call, 9, SM_EVENT_SWITCH, SM_HOOK_CALL | SM_HOOK_LIMITED);
+    m.limits_[9] = {0, u64{1} << 32, 2, {}};
+    call(enter_call);
+    expect_header(first<sm_event_syscall_enter>().h, SM_EVENT_SYSCALL_ENTER, SM_EVENT_COMPAT, 136,
+                  8);
+    for (int i = 0; i < 5; i++)
+        call(switch_call, task, next_task);
+    EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 9), 2u);
+    EXPECT_EQ(m.counter(SM_COUNTER_LIMITED, 9), 3u);
+}
+
+/* What a hook of one gate left is no hook of the other's, as the guest might pretend. */
+TEST_F(HandlerTest, EntryByTheWrongGate) {
+    constexpr u64 call_rip = 0xffffffff9a100705;
+    m.add_hook(call_rip, 8, SM_EVENT_HOOK, SM_HOOK_CALL);
+    m.add_hook(call_rip + 64, 9, SM_EVENT_HOOK, SM_HOOK_CALL | SM_HOOK_LIMITED);
+    u64 unknown = 0;
+    for (u64 rip : {call_rip, call_rip + 64, u64{0}, u64{SM_HOOK_REMOVED}}) {
+        EXPECT_EQ(hit(rip), u64{SM_ASM_RESUME_CHAIN});
+        EXPECT_EQ(m.slot().unknown, ++unknown);
+    }
+    for (u64 rip : {enter_rip, own_rip, u64{0}, u64{SM_HOOK_REMOVED}, u64{0x1234}}) {
+        call(rip);
+        EXPECT_EQ(m.slot().unknown, ++unknown);
+    }
+    EXPECT_EQ(m.ring().recorded[SM_EVENT_UNKNOWN_HOOK], unknown);
+    for (u32 id = 0; id < FakeMachine::capacity; id++)
+        EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, id), 0u);
+}
+
+TEST_F(HandlerTest, CallFramesThatCannotBeRead) {
+    for (u64 rsp : {u64{0}, ~u64{0}, u64{0x8000000000000000}, u64{0x7fff12345678},
+                    u64{0xfffffffffffffff0}, FakeMachine::direct_map - 64}) {
+        m.ring() = {};
+        m.slot() = {};
+        m.slot().guest_rsp = rsp;
+        handle<CallEntry>();
+        const auto e = first<EventUnknown>();
+        expect_header(e.h, SM_EVENT_UNKNOWN_HOOK, SM_EVENT_NO_BODY, 96, no_hook_id);
+        EXPECT_EQ(e.b.rsp, rsp + SM_ASM_CALL_RIP);
+    }
+}
+
+TEST_F(HandlerTest, TaskWhoseIdsAreNotNeighbours) {
+    m.config_.offsets.task_tgid = 0x9a8;
+    m.write(task + 0x9a8, u32{1000});
+    m.write(parent + 0x9a8, u32{899});
+    hit(enter_rip);
+    expect_cat(first<sm_event_syscall_enter>().h);
 }
 
 TEST_F(HandlerTest, IdleTaskInTheKernelImage) {
@@ -314,8 +400,7 @@ TEST_F(HandlerTest, FramesThatCannotBeRead) {
         m.ring() = {};
         m.slot() = {};
         m.slot().guest_rsp = rsp;
-        const SavedRegs regs{};
-        EXPECT_EQ(handle_event(m, m.slot(), tsc, regs, aux), u64{SM_ASM_RESUME_CHAIN});
+        EXPECT_EQ(handle<IntEntry>(), u64{SM_ASM_RESUME_CHAIN});
         const auto e = first<EventUnknown>();
         expect_header(e.h, SM_EVENT_UNKNOWN_HOOK, SM_EVENT_NO_BODY, 96, no_hook_id);
         EXPECT_EQ(e.b.rip, 0u);
@@ -329,8 +414,8 @@ TEST_F(HandlerTest, FrameAcrossTwoBlocksIsWalkedTo) {
     m.write_gpa(0xb00000, u64{0x46}); /* rflags, at frame + 16 */
     m.write(end - 16, enter_rip);
     m.slot().guest_rsp = end - 16 - SM_ASM_FRAME_RIP;
-    const SavedRegs regs{0, regs_at, 0, 0, 0, 0};
-    EXPECT_EQ(handle_event(m, m.slot(), tsc, regs, aux), enter_rip + 0x2000000);
+    m.saved_ = {0, regs_at, 0, 0, 0, 0};
+    EXPECT_EQ(handle<IntEntry>(), enter_rip + 0x2000000);
     EXPECT_EQ(first<sm_event_syscall_enter>().h.flags, 0);
 }
 
@@ -371,9 +456,9 @@ TEST_F(HandlerTest, CountsWhatBecameOfEveryHit) {
 
 TEST_F(HandlerTest, EachSlotHasCountersOfItsOwn) {
     for (u32 i : {0, 1, 1}) {
-        const SavedRegs regs = m.enter(frame_at, enter_rip, interrupts_on, regs_at, 0);
+        m.enter(frame_at, enter_rip, interrupts_on, regs_at, 0);
         m.slot(i).guest_rsp = m.slot().guest_rsp;
-        handle_event(m, m.slot(i), tsc, regs, aux);
+        handle<IntEntry>(i);
     }
     EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1, 0), 1u);
     EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1, 1), 2u);
@@ -394,6 +479,7 @@ TEST_F(HandlerTest, LimitedHook) {
         hit(limited_rip, regs_at, 0, interrupts_off);
     EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 8), 5u);
     /* Of the guest only the frame is read for an event that is above the limit. */
+    m.ring().tail = m.ring().head;
     m.loads_ = 0;
     EXPECT_EQ(hit(limited_rip, 0, 0, interrupts_off), limited_rip + 0x2000000);
     EXPECT_EQ(m.loads_, 2u);
@@ -444,17 +530,21 @@ RC_GTEST_PROP(HandlerPaths, AreTheSame, (u64 seed)) {
     const u64 rips[] = {enter_rip, exit_rip, switch_rip};
     const u64 rdi = random() % 2 ? regs_at : pointers[random() % 7];
     const u64 rsi = pointers[random() % 7];
-    const SavedRegs regs = m.enter(frame_at, rips[random() % 3], random(), rdi, rsi);
+    m.enter(frame_at, rips[random() % 3], random(), rdi, rsi);
+    m.slot().tsc = tsc;
+    m.slot().aux = 5;
     /* Let the fast way have room. */
-    RingWriter<FakeMachine>(m, m.slot()).reserve(SM_EVENT_SWITCH, 120, {tsc, 5});
-    const Stamp stamp{tsc, 5};
-    const u64 fast = Handler<FakeMachine, DirectMemory>(m, m.slot(), regs, stamp).run();
+    RingWriter<FakeMachine>(m, m.slot()).reserve(SM_EVENT_SWITCH, 120, Stamp(m.slot()));
+    u64 fast = 0, complete = 0;
+    const sm_hook* hook = nullptr;
+    const Outcome outcome =
+        Handler<FakeMachine, DirectMemory, IntEntry>(m, m.slot(), IntEntry()).run(&fast, &hook);
     std::vector<u8> record(m.data(), m.data() + m.ring().head);
     m.ring() = {};
     memset(m.data(), 0xee, m.config_.ring_size);
-    const u64 complete = Handler<FakeMachine, AnyMemory>(m, m.slot(), regs, stamp).run();
-    RC_ASSERT(complete != not_done);
-    if (fast != not_done) {
+    RC_ASSERT((Handler<FakeMachine, AnyMemory, IntEntry>(m, m.slot(), IntEntry())
+                   .run(&complete, &hook)) == Outcome::done);
+    if (outcome == Outcome::done) {
         RC_ASSERT(fast == complete);
         RC_ASSERT(m.ring().head == record.size());
         RC_ASSERT(memcmp(record.data(), m.data(), record.size()) == 0);

@@ -31,10 +31,16 @@ constexpr u32 size_of(sm_event_type type) {
     }
 }
 
+Stamp stamp_at(FakeMachine& m, u64 tsc) {
+    m.slot().tsc = tsc;
+    m.slot().aux = 3;
+    return Stamp(m.slot());
+}
+
 /* Writes one event; its tsc and, over all its body, its number are told to the consumer. */
 bool produce(FakeMachine& m, sm_event_type type, u64 tsc) {
     Writer writer(m, m.slot());
-    const Stamp stamp{tsc, 3};
+    const Stamp stamp = stamp_at(m, tsc);
     sm_event_header* event = writer.reserve(type, size_of(type), stamp);
     if (!event)
         return false;
@@ -139,11 +145,11 @@ TEST(RingWriter, FirstRecordByteForByte) {
 TEST(RingWriter, NothingIsPublishedBeforeCommit) {
     FakeMachine m;
     Writer writer(m, m.slot());
-    ASSERT_NE(writer.reserve(SM_EVENT_SWITCH, 120, {5, 0}), nullptr);
+    ASSERT_NE(writer.reserve(SM_EVENT_SWITCH, 120, stamp_at(m, 5)), nullptr);
     EXPECT_EQ(m.ring().head, 0u);
     EXPECT_EQ(m.ring().seq, 0u);
     EXPECT_EQ(m.ring().last_tsc, 0u);
-    writer.commit(SM_EVENT_SWITCH, 120, {5, 0});
+    writer.commit(SM_EVENT_SWITCH, 120, stamp_at(m, 5));
     EXPECT_EQ(m.ring().head, 120u);
 }
 
@@ -176,11 +182,11 @@ TEST(RingWriter, PaddingOfEightBytesTouchesNoMoreThanThose) {
     ASSERT_EQ(m.ring().head, 3984u);
     consumer.drain();
     Writer writer(m, m.slot());
-    ASSERT_NE(writer.reserve(SM_EVENT_UNKNOWN_HOOK, 96, {tsc, 3}), nullptr);
+    ASSERT_NE(writer.reserve(SM_EVENT_UNKNOWN_HOOK, 96, stamp_at(m, tsc)), nullptr);
     /* Not committed: the next ones start there as well. */
     m.ring().head = 4088;
     m.ring().tail = 4088;
-    EXPECT_TRUE(Writer(m, m.slot()).reserve(SM_EVENT_SWITCH, 120, {tsc, 3}));
+    EXPECT_TRUE(Writer(m, m.slot()).reserve(SM_EVENT_SWITCH, 120, stamp_at(m, tsc)));
     EXPECT_EQ(m.ring().head, 4096u) << "one byte more and ASan would have stopped this";
 }
 

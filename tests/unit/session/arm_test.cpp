@@ -144,7 +144,7 @@ TEST_P(Arm, GuestReachesTheGate) {
     for (uint32_t id : (*session)->hooks().all()) {
         const Displaced& displaced = (*session)->hooks().request(id).displaced;
         uint64_t rip = displaced.address().value + 2;
-        uint64_t index = (rip * SM_HOOK_HASH) >> 32 & config->hook_mask;
+        uint64_t index = sm_hook_index(rip, config->hook_mask);
         auto found = virt.read_value<sm_hook>(Gva(SM_COMPARTMENT_GVA + SM_HOOKS_OFFSET) +
                                               index * sizeof(sm_hook));
         ASSERT_TRUE(found);
