@@ -194,8 +194,21 @@ struct kvm_views_enable {
 
 #define KVM_VIEWS_PATCH_HOOK 1u   /* restored before the drain; all others after it */
 #define KVM_VIEWS_PATCH_REVERT 2u /* expect is the patch in place; what it replaced goes back */
+#define KVM_VIEWS_PATCH_HIDE 4u   /* the guest reads what the patch replaced */
 
-/* One write to guest RAM; must not cross a page. */
+/*
+ * One write to guest RAM; must not cross a page.
+ *
+ * A page with a patch that is hidden is execute-only in the main view. The guest's
+ * reads and writes there are emulated. Before a write that touches a byte of a
+ * hidden patch the patch goes: as with REVERT, with every vCPU stopped, and with
+ * EVENT_OVERWRITTEN for the owner, whose next REVERT of it would be ESTALE. So a
+ * hook should be as long as the instructions that it displaces, with the tail of
+ * the last one unchanged: then a displaced copy is never out of date unnoticed.
+ * What the emulator cannot do is let through, and reported as EVENT_VIOLATION: the
+ * page can be read for some milliseconds, or all of its hidden patches go before a
+ * write. PROTECT of such a page still says what is forbidden.
+ */
 struct kvm_views_patch {
     __u64 gpa;
     __u32 len;   /* 1..KVM_VIEWS_MAX_PATCH_LEN */
@@ -235,13 +248,18 @@ struct kvm_views_stats {
     __u64 undo_entries;
     __u64 undo_conflicts; /* entries left alone because the guest had changed the bytes */
     __u64 ve_injected;    /* #VE delivered by software */
-    __u64 reserved[6];
+    __u64 hidden_reads;   /* exits for the guest's reads of pages with hidden patches */
+    __u64 hidden_writes;
+    __u64 exposed;        /* of these, reads that could not be emulated */
+    __u64 overwritten;    /* hidden patches that went because the guest wrote there */
+    __u64 reserved[2];
 };
 
 /*
  * read(2) gives whole records; poll says POLLIN, and POLLHUP when the VM is gone.
  * arg is for CALL the guest's RBX, for BAD_VMFUNC EAX | ECX << 32, for ESCAPE RSP,
- * for DEBUG the DR6 bits of the exit, for SLOT its bytes, else 0.
+ * for DEBUG the DR6 bits of the exit, for SLOT its bytes, for OVERWRITTEN the first
+ * eight bytes that the guest writes, at gva (0 if not known), else 0.
  */
 #define KVM_VIEWS_EVENT_VIOLATION 1  /* an override or a view's default forbade an access */
 #define KVM_VIEWS_EVENT_BAD_VMFUNC 2 /* VMFUNC with a bad leaf or index; #UD was injected */
@@ -251,6 +269,7 @@ struct kvm_views_stats {
 #define KVM_VIEWS_EVENT_RESET 6      /* the VMM reset a vCPU */
 #define KVM_VIEWS_EVENT_DEBUG 7      /* #DB in the shadow view, not delivered: a breakpoint of the guest */
 #define KVM_VIEWS_EVENT_SLOT 8       /* the VMM put a memslot over the region, whose pages stay */
+#define KVM_VIEWS_EVENT_OVERWRITTEN 9 /* the hidden patch at gpa is no more, the guest writes there */
 
 struct kvm_views_event {
     __u32 type;

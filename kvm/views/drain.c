@@ -56,6 +56,7 @@ static void views_finish(struct kvm_views *views)
 	mutex_unlock(&kvm->slots_lock);
 
 	xa_destroy(&views->overrides);
+	xa_destroy(&views->hidden);
 	if (!views->attached)
 		kvm_views_free_region(views);
 

@@ -52,7 +52,8 @@ bool __kvm_views_emulate(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa, void *val,
 	}
 
 	if (!region)
-		return false;
+		return v->view == KVM_VIEWS_MAIN &&
+		       kvm_views_emulate_hidden(vcpu, gva, gpa, val, bytes, write, ret);
 
 	if (write)
 		memcpy(page_address(kvm_views_area_page(area, gfn)) + offset_in_page(gpa),
@@ -106,6 +107,8 @@ bool __kvm_views_emulation_failed(struct kvm_vcpu *vcpu)
 		kvm_views_expel(vcpu, 0, 0, 0);
 		return true;
 	}
+	if (kvm_views_let_through(vcpu))
+		return true;
 	if (v->denied) {
 		kvm_queue_exception_e(vcpu, GP_VECTOR, 0);
 		return true;

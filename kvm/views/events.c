@@ -30,7 +30,7 @@ void kvm_views_clear_events(struct kvm_views *views)
 }
 
 /* False: the queue is full, or there is no one to read it. */
-static bool views_queue(struct kvm_views *views, const struct kvm_views_event *event)
+bool kvm_views_queue(struct kvm_views *views, const struct kvm_views_event *event)
 {
 	bool queued = false;
 
@@ -59,14 +59,14 @@ void kvm_views_queue_slot_event(struct kvm_views *views,
 		.arg = (u64)slot->npages << PAGE_SHIFT,
 	};
 
-	views_queue(views, &event);
+	kvm_views_queue(views, &event);
 }
 
-bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gpa,
-			   gva_t gva, u64 arg)
+/* On the vCPU's thread. */
+void kvm_views_fill_event(struct kvm_vcpu *vcpu, struct kvm_views_event *event, u32 type,
+			  u32 access, gpa_t gpa, gva_t gva, u64 arg)
 {
-	struct kvm_views *views = vcpu->kvm->arch.views;
-	struct kvm_views_event event = {
+	*event = (struct kvm_views_event) {
 		.type = type,
 		.vcpu_id = vcpu->vcpu_id,
 		.view = vcpu->arch.views->view,
@@ -78,8 +78,15 @@ bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gp
 		.arg = arg,
 		.tsc = kvm_read_l1_tsc(vcpu, rdtsc()),
 	};
+}
 
-	return views_queue(views, &event);
+bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gpa,
+			   gva_t gva, u64 arg)
+{
+	struct kvm_views_event event;
+
+	kvm_views_fill_event(vcpu, &event, type, access, gpa, gva, arg);
+	return kvm_views_queue(vcpu->kvm->arch.views, &event);
 }
 
 void kvm_views_report(struct kvm_vcpu *vcpu, u32 type, u64 arg)

@@ -163,6 +163,8 @@ int __kvm_views_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault)
 			fault->slot = &area->slot;
 			fault->max_level = PG_LEVEL_4K;
 			atomic64_inc(&views->region_faults);
+		} else if (access & ~kvm_views_hidden_rights(views, v->view, fault->gfn)) {
+			return kvm_views_hidden_fault(vcpu, fault);
 		}
 		return RET_PF_CONTINUE;
 	}

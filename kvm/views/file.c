@@ -23,6 +23,10 @@ static void views_get_stats(struct kvm_views *views, struct kvm_views_stats *sta
 	stats->undo_entries = atomic64_read(&views->undo_entries);
 	stats->undo_conflicts = atomic64_read(&views->undo_conflicts);
 	stats->ve_injected = atomic64_read(&views->ve_injected);
+	stats->hidden_reads = atomic64_read(&views->hidden_reads);
+	stats->hidden_writes = atomic64_read(&views->hidden_writes);
+	stats->exposed = atomic64_read(&views->exposed);
+	stats->overwritten = atomic64_read(&views->overwritten);
 }
 
 static long views_query(struct kvm_views *views, unsigned int ioctl, void __user *argp)

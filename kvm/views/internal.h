@@ -4,10 +4,11 @@
  *
  * Locks, outermost first: views->lock, kvm->lock, kvm->slots_lock, mmu_lock.
  * A vCPU takes none of the first three: it waits for whoever stops the world
- * (holding views->lock) with kvm->srcu dropped. views->snapshot_lock is taken
- * outside of vcpu->mutex and never together with views->lock. views->premap_lock
- * is a vCPU's, within kvm->srcu and outside of mmu_lock; who holds it waits for
- * nobody else.
+ * (holding views->lock) with kvm->srcu dropped. views->undo_sem is taken inside
+ * of views->lock, or by a vCPU inside of kvm->srcu, for whose readers nobody may
+ * wait while holding it. views->snapshot_lock is taken outside of vcpu->mutex and
+ * never together with views->lock. views->premap_lock is a vCPU's, within
+ * kvm->srcu and outside of mmu_lock; who holds it waits for nobody else.
  */
 #ifndef __KVM_X86_VIEWS_INTERNAL_H
 #define __KVM_X86_VIEWS_INTERNAL_H
@@ -15,6 +16,7 @@
 #include <linux/kref.h>
 #include <linux/kvm_host.h>
 #include <linux/poll.h>
+#include <linux/rwsem.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -44,6 +46,15 @@ struct kvm_views_area {
 	struct kvm_memory_slot slot;	/* never in memslots, satisfies the MMU */
 };
 
+/* One patch that is in place; keyed by gpa in views->undo. Entries never overlap. */
+struct kvm_views_undo {
+	u8 len;
+	bool hook;
+	bool hide;
+	u8 old[KVM_VIEWS_MAX_PATCH_LEN];
+	u8 new[KVM_VIEWS_MAX_PATCH_LEN];
+};
+
 /*
  * The views of a VM. Made by its first KVM_VIEWS_CREATE, kept until the VM and
  * the views fd are gone: kvm->arch.views never changes once it is set.
@@ -70,7 +81,11 @@ struct kvm_views {
 	struct kvm_views_area __rcu *area;
 	struct xarray overrides;	/* gfn of RAM -> rights in the main view */
 
+	struct rw_semaphore undo_sem;	/* the patches' bytes and entries change under it */
 	struct xarray undo;		/* gpa -> struct kvm_views_undo */
+	struct xarray hidden;		/* gfns that have hidden patches, see hide.c */
+	struct work_struct retire;
+	struct delayed_work rehide;
 	bool hooks_restored;
 	struct xarray dirty;		/* gfns of patches, until they are in a dirty ring */
 	struct delayed_work drain;
@@ -94,6 +109,10 @@ struct kvm_views {
 	atomic64_t undo_entries;
 	atomic64_t undo_conflicts;
 	atomic64_t ve_injected;
+	atomic64_t hidden_reads;
+	atomic64_t hidden_writes;
+	atomic64_t exposed;
+	atomic64_t overwritten;
 };
 
 /* What the vendor module has to do; none on other CPUs. */
@@ -122,6 +141,9 @@ int kvm_views_make_fd(struct kvm_views *views);
 /* events.c */
 int kvm_views_init_events(struct kvm_views *views);
 void kvm_views_clear_events(struct kvm_views *views);
+void kvm_views_fill_event(struct kvm_vcpu *vcpu, struct kvm_views_event *event, u32 type,
+			  u32 access, gpa_t gpa, gva_t gva, u64 arg);
+bool kvm_views_queue(struct kvm_views *views, const struct kvm_views_event *event);
 bool kvm_views_queue_event(struct kvm_vcpu *vcpu, u32 type, u32 access, gpa_t gpa,
 			   gva_t gva, u64 arg);
 void kvm_views_queue_slot_event(struct kvm_views *views,
@@ -167,7 +189,7 @@ void kvm_views_violation(struct kvm_vcpu *vcpu, unsigned int access, gpa_t gpa,
 /* world.c */
 void kvm_views_stop_world(struct kvm_views *views);
 void kvm_views_resume_world(struct kvm_views *views);
-int kvm_views_wait_stopped(struct kvm_vcpu *vcpu);
+int kvm_views_wait_while(struct kvm_vcpu *vcpu, bool *condition);
 
 /* quiesce.c */
 u32 kvm_views_mark_lingering(struct kvm_views *views);
@@ -175,9 +197,23 @@ int kvm_views_quiesce(struct kvm_views *views);
 
 /* patch.c */
 int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *argp);
+void kvm_views_undo(struct kvm_views *views, struct page *page, gpa_t gpa,
+		    struct kvm_views_undo *undo);
 void kvm_views_restore(struct kvm_views *views, bool hooks_only);
 void kvm_views_forget_patches(struct kvm_views *views);
 void kvm_views_log_dirty(struct kvm_vcpu *vcpu);
+
+/* hide.c */
+unsigned int kvm_views_hidden_rights(struct kvm_views *views, unsigned int view, gfn_t gfn);
+int kvm_views_hide(struct kvm_views *views, gfn_t gfn);
+void kvm_views_zap_hidden(struct kvm_views *views);
+void kvm_views_unhide(struct kvm_views *views, gfn_t gfn);
+void kvm_views_unhide_all(struct kvm_views *views);
+void kvm_views_rehide_work(struct work_struct *work);
+void kvm_views_retire_work(struct work_struct *work);
+bool kvm_views_let_through(struct kvm_vcpu *vcpu);
+bool kvm_views_emulate_hidden(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa, void *val,
+			      unsigned int bytes, bool write, int *ret);
 
 /* drain.c */
 void kvm_views_start_drain(struct kvm_views *views);
@@ -193,6 +229,7 @@ int kvm_views_read_mem(struct kvm *kvm, struct kvm_views_mem *arg);
 int kvm_views_get_slots(struct kvm *kvm, struct kvm_views_slots *arg);
 void kvm_views_get_info(struct kvm_views *views, struct kvm_views_info *info);
 struct page *kvm_views_pin(struct kvm *kvm, gpa_t gpa);
+void kvm_views_unpin(struct page *page);
 
 /* vcpu.c */
 void kvm_views_expel(struct kvm_vcpu *vcpu, unsigned int access, gpa_t gpa, gva_t gva);

@@ -113,6 +113,12 @@ struct page *kvm_views_pin(struct kvm *kvm, gpa_t gpa)
 	return page;
 }
 
+void kvm_views_unpin(struct page *page)
+{
+	if (!IS_ERR_OR_NULL(page))
+		unpin_user_pages_dirty_lock(&page, 1, true);
+}
+
 int kvm_views_get_slots(struct kvm *kvm, struct kvm_views_slots *arg)
 {
 	struct kvm_views_slot __user *user = u64_to_user_ptr(arg->slots);

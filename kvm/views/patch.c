@@ -9,13 +9,8 @@
 
 #include "views/internal.h"
 
-/* One patch that is in place; keyed by gpa in views->undo. Entries never overlap. */
-struct kvm_views_undo {
-	u8 len;
-	bool hook;
-	u8 old[KVM_VIEWS_MAX_PATCH_LEN];
-	u8 new[KVM_VIEWS_MAX_PATCH_LEN];
-};
+#define VIEWS_PATCH_FLAGS \
+	(KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT | KVM_VIEWS_PATCH_HIDE)
 
 /* A batch on its way; all arrays have @nr elements. */
 struct views_batch {
@@ -103,19 +98,13 @@ static void views_write(struct kvm_views *views, struct page *page, gpa_t gpa,
 	views_mark_dirty(views, gpa_to_gfn(gpa));
 }
 
-static void views_unpin(struct page *page)
-{
-	if (!IS_ERR_OR_NULL(page))
-		unpin_user_pages_dirty_lock(&page, 1, true);
-}
-
 static void views_free_batch(struct views_batch *batch)
 {
 	u32 i;
 
 	for (i = 0; i < batch->nr; i++) {
 		if (batch->page)
-			views_unpin(batch->page[i]);
+			kvm_views_unpin(batch->page[i]);
 		if (batch->undo)
 			kfree(batch->undo[i]);
 	}
@@ -127,7 +116,7 @@ static void views_free_batch(struct views_batch *batch)
 static int views_check_patch(struct kvm_views *views, struct kvm_views_patch *patch)
 {
 	if (!patch->len || patch->len > KVM_VIEWS_MAX_PATCH_LEN ||
-	    patch->flags & ~(KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT) ||
+	    patch->flags & ~VIEWS_PATCH_FLAGS ||
 	    offset_in_page(patch->gpa) + patch->len > PAGE_SIZE)
 		return -EINVAL;
 
@@ -176,6 +165,37 @@ static int views_prepare(struct kvm_views *views, struct views_batch *batch, u32
 	return 0;
 }
 
+static bool views_wants_hidden(struct kvm_views_patch *patch)
+{
+	return (patch->flags & KVM_VIEWS_PATCH_HIDE) &&
+	       !(patch->flags & KVM_VIEWS_PATCH_REVERT);
+}
+
+/* Before any patch is there to be seen. */
+static int views_hide_batch(struct kvm_views *views, struct views_batch *batch)
+{
+	u32 i;
+	int r;
+
+	for (i = 0; i < batch->nr; i++) {
+		if (!views_wants_hidden(&batch->patch[i]))
+			continue;
+		r = kvm_views_hide(views, gpa_to_gfn(batch->patch[i].gpa));
+		if (r)
+			return r;
+	}
+	kvm_views_zap_hidden(views);
+	return 0;
+}
+
+static void views_unhide_batch(struct kvm_views *views, struct views_batch *batch)
+{
+	u32 i;
+
+	for (i = 0; i < batch->nr; i++)
+		kvm_views_unhide(views, gpa_to_gfn(batch->patch[i].gpa));
+}
+
 static int views_verify(struct kvm_views *views, struct views_batch *batch, u32 *failed)
 {
 	u32 i;
@@ -200,6 +220,7 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 {
 	u32 i;
 
+	down_write(&views->undo_sem);
 	for (i = 0; i < batch->nr; i++) {
 		struct kvm_views_patch *patch = &batch->patch[i];
 		struct kvm_views_undo *undo;
@@ -227,9 +248,11 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 			atomic64_inc(&views->undo_entries);
 		}
 		undo->hook = patch->flags & KVM_VIEWS_PATCH_HOOK;
+		undo->hide = patch->flags & KVM_VIEWS_PATCH_HIDE;
 		memcpy(undo->new, patch->bytes, patch->len);
 		views_write(views, batch->page[i], patch->gpa, patch->bytes, patch->len);
 	}
+	up_write(&views->undo_sem);
 }
 
 /* Two patches of one batch must not meet, nor one come before its own revert. */
@@ -275,8 +298,10 @@ static int views_patch(struct kvm_views *views, struct kvm_views_patches *arg,
 	r = views_check_batch(batch, &arg->failed_index);
 	if (!r)
 		r = views_prepare(views, batch, &arg->failed_index);
+	if (!r)
+		r = views_hide_batch(views, batch);
 	if (r)
-		return r;
+		goto out;
 
 	start = rdtsc();
 	kvm_views_stop_world(views);
@@ -291,6 +316,8 @@ static int views_patch(struct kvm_views *views, struct kvm_views_patches *arg,
 		kvm_make_all_cpus_request(views->kvm, KVM_REQ_TLB_FLUSH_GUEST);
 	kvm_views_resume_world(views);
 	arg->pause_tsc = rdtsc() - start;
+out:
+	views_unhide_batch(views, batch);
 	return r;
 }
 
@@ -342,9 +369,25 @@ int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *ar
 }
 
 /*
- * Puts back what hooks, or all patches, replaced. The world is stopped. Bytes
- * that the guest changed since are the guest's and stay.
+ * Puts back what a patch in @page replaced. The world is stopped. Bytes that the
+ * guest changed since are the guest's and stay, as do those of a page that is gone.
  */
+void kvm_views_undo(struct kvm_views *views, struct page *page, gpa_t gpa,
+		    struct kvm_views_undo *undo)
+{
+	down_write(&views->undo_sem);
+	if (!IS_ERR(page) && views_matches(page, gpa, undo->new, undo->len))
+		views_write(views, page, gpa, undo->old, undo->len);
+	else
+		atomic64_inc(&views->undo_conflicts);
+	xa_erase(&views->undo, gpa);
+	up_write(&views->undo_sem);
+
+	kfree(undo);
+	atomic64_dec(&views->undo_entries);
+}
+
+/* Puts back what hooks, or all patches, replaced. The world is stopped. */
 void kvm_views_restore(struct kvm_views *views, bool hooks_only)
 {
 	struct kvm_views_undo *undo;
@@ -358,16 +401,10 @@ void kvm_views_restore(struct kvm_views *views, bool hooks_only)
 			continue;
 
 		page = kvm_views_pin(views->kvm, gpa);
-		if (!IS_ERR(page) && views_matches(page, gpa, undo->new, undo->len))
-			views_write(views, page, gpa, undo->old, undo->len);
-		else
-			atomic64_inc(&views->undo_conflicts);
-		views_unpin(page);
-
-		xa_erase(&views->undo, gpa);
-		kfree(undo);
-		atomic64_dec(&views->undo_entries);
+		kvm_views_undo(views, page, gpa, undo);
+		kvm_views_unpin(page);
 	}
+	kvm_views_unhide_all(views);
 }
 
 /* The VM's memory goes with the VM. */
@@ -379,6 +416,7 @@ void kvm_views_forget_patches(struct kvm_views *views)
 	xa_for_each(&views->undo, gpa, undo)
 		kfree(undo);
 	xa_destroy(&views->undo);
+	xa_destroy(&views->hidden);
 	xa_destroy(&views->dirty);
 	atomic64_set(&views->undo_entries, 0);
 }

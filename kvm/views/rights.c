@@ -35,7 +35,8 @@ unsigned int kvm_views_rights(struct kvm_views *views, unsigned int view, gfn_t 
 unsigned int __kvm_views_spte_access(struct kvm *kvm, unsigned int view, gfn_t gfn)
 {
 	unsigned int on;
-	unsigned int rights = kvm_views_rights(kvm->arch.views, view, gfn, &on);
+	unsigned int rights = kvm_views_rights(kvm->arch.views, view, gfn, &on) &
+			      kvm_views_hidden_rights(kvm->arch.views, view, gfn);
 
 	return (rights & KVM_VIEWS_R ? ACC_USER_MASK : 0) |
 	       (rights & KVM_VIEWS_W ? ACC_WRITE_MASK : 0) |
@@ -56,13 +57,14 @@ static bool views_uniform(struct kvm_views *views, unsigned int view, gfn_t firs
 			  gfn_t last)
 {
 	struct kvm_views_area *area = kvm_views_area(views);
-	unsigned long index = first;
+	unsigned long index = first, hidden = first;
 
 	if (area && first < area->gfn + area->pages->nr && last >= area->gfn)
 		return false;
 
 	return view != KVM_VIEWS_MAIN ||
-	       !xa_find(&views->overrides, &index, last, XA_PRESENT);
+	       (!xa_find(&views->overrides, &index, last, XA_PRESENT) &&
+		!xa_find(&views->hidden, &hidden, last, XA_PRESENT));
 }
 
 void __kvm_views_limit_level(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault)

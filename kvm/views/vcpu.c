@@ -132,6 +132,7 @@ static void views_arm(struct kvm_vcpu *vcpu, bool on)
 	v->hold = false;
 	v->parked = false;
 	v->denied = false;
+	v->hidden.tried = false;
 	kvm_views_ops->update(vcpu);
 	kvm_mmu_reset_context(vcpu);
 	kvm_make_request(KVM_REQ_TLB_FLUSH_GUEST, vcpu);
@@ -147,7 +148,9 @@ int kvm_views_handle_request(struct kvm_vcpu *vcpu)
 	if (!views)
 		return 0;
 
-	r = kvm_views_wait_stopped(vcpu);
+	r = kvm_views_wait_while(vcpu, &vcpu->arch.views->overwrite.wanted);
+	if (!r)
+		r = kvm_views_wait_while(vcpu, &views->stopped);
 	if (r)
 		return r;
 

@@ -95,9 +95,13 @@ static struct kvm_views *views_alloc(struct kvm *kvm)
 	mutex_init(&views->premap_lock);
 	init_waitqueue_head(&views->wait);
 	xa_init(&views->overrides);
+	init_rwsem(&views->undo_sem);
 	xa_init(&views->undo);
+	xa_init(&views->hidden);
 	xa_init(&views->dirty);
 	INIT_DELAYED_WORK(&views->drain, kvm_views_drain_work);
+	INIT_DELAYED_WORK(&views->rehide, kvm_views_rehide_work);
+	INIT_WORK(&views->retire, kvm_views_retire_work);
 	views->kvm = kvm;
 	if (kvm_views_init_events(views)) {
 		kfree(views);
@@ -189,6 +193,10 @@ static int views_attach(struct kvm *kvm)
 	atomic64_set(&views->events_lost, 0);
 	atomic64_set(&views->undo_conflicts, 0);
 	atomic64_set(&views->ve_injected, 0);
+	atomic64_set(&views->hidden_reads, 0);
+	atomic64_set(&views->hidden_writes, 0);
+	atomic64_set(&views->exposed, 0);
+	atomic64_set(&views->overwritten, 0);
 
 	/* The fd may be closed by another thread at once: set up all before. */
 	views->attached = true;
@@ -324,6 +332,8 @@ void kvm_views_stop_vm(struct kvm *kvm)
 		return;
 
 	cancel_delayed_work_sync(&views->drain);
+	cancel_delayed_work_sync(&views->rehide);
+	cancel_work_sync(&views->retire);
 	kvm_views_vm_gone(kvm);
 
 	spin_lock(&views->kvm_lock);

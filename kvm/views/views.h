@@ -19,9 +19,27 @@ enum kvm_views_snapshot_state {
 	KVM_VIEWS_SNAPSHOT_DONE,
 };
 
+/* The access to a page with hidden patches that is being emulated. */
+struct kvm_views_hidden_access {
+	bool tried;		/* since the last exit; the next three are valid */
+	bool write;
+	gpa_t gpa;
+	gva_t gva;
+	bool locked;		/* between begin and end of an exchange */
+};
+
+/* Where this vCPU writes over hidden patches. */
+struct kvm_views_overwrite {
+	bool wanted;		/* the vCPU waits; the next three are valid */
+	u32 len;
+	gpa_t gpa;
+	struct kvm_views_event event;
+};
+
 /*
  * The views of one vCPU. Written only by the thread that has the vCPU loaded,
- * but for the snapshot and @resumed, which the owner's thread asks for or sets.
+ * but for the snapshot and @resumed, which the owner's thread asks for or sets,
+ * @lingers, which a patch sets, and @overwrite, while it is wanted.
  */
 struct kvm_vcpu_views {
 	bool on;		/* VMFUNC is enabled, the roots are those of views */
@@ -35,6 +53,8 @@ struct kvm_vcpu_views {
 	bool denied;		/* emulating an access that a view forbids */
 	unsigned long parked_rip;
 	gfn_t denied_gfn;	/* already reported, valid with @denied */
+	struct kvm_views_hidden_access hidden;
+	struct kvm_views_overwrite overwrite;
 	u64 eptp[KVM_VIEWS_COUNT];
 	u64 *eptp_list;		/* the page that VMFUNC reads */
 
@@ -81,6 +101,9 @@ bool __kvm_views_emulate(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa, void *val,
 			 unsigned int bytes, bool write,
 			 struct x86_exception *exception, int *ret);
 bool __kvm_views_no_cmpxchg(struct kvm_vcpu *vcpu, gpa_t gpa);
+int __kvm_views_begin_cmpxchg(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa,
+			      const void *val, unsigned int bytes);
+void __kvm_views_end_cmpxchg(struct kvm_vcpu *vcpu);
 int __kvm_views_fetch(struct kvm_vcpu *vcpu, gfn_t gfn, void *val, int offset,
 		      int len);
 bool __kvm_views_emulation_failed(struct kvm_vcpu *vcpu);
@@ -132,6 +155,23 @@ static inline bool kvm_views_emulate(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa
 static inline bool kvm_views_no_cmpxchg(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	return kvm_views_on(vcpu) && __kvm_views_no_cmpxchg(vcpu, gpa);
+}
+
+/*
+ * Around any other exchange, with the X86EMUL_* result: if it is to go on, nothing
+ * is patched until the end.
+ */
+static inline int kvm_views_begin_cmpxchg(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa,
+					  const void *val, unsigned int bytes)
+{
+	return kvm_views_on(vcpu) ?
+	       __kvm_views_begin_cmpxchg(vcpu, gva, gpa, val, bytes) : 0;
+}
+
+static inline void kvm_views_end_cmpxchg(struct kvm_vcpu *vcpu)
+{
+	if (unlikely(vcpu->arch.views->hidden.locked))
+		__kvm_views_end_cmpxchg(vcpu);
 }
 
 /* The emulator's instruction fetches. */
@@ -189,6 +229,14 @@ static inline bool kvm_views_no_cmpxchg(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	return false;
 }
+
+static inline int kvm_views_begin_cmpxchg(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa,
+					  const void *val, unsigned int bytes)
+{
+	return 0;
+}
+
+static inline void kvm_views_end_cmpxchg(struct kvm_vcpu *vcpu) { }
 
 static inline int kvm_views_fetch(struct kvm_vcpu *vcpu, gfn_t gfn, void *val,
 				  int offset, int len)

@@ -19,6 +19,7 @@ void kvm_mmu_zap_all_fast(struct kvm *kvm);
 void __kvm_views_alloc_root(struct kvm_vcpu *vcpu);
 void __kvm_views_free_root(struct kvm *kvm, struct kvm_mmu *mmu);
 int __kvm_views_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
+int kvm_views_hidden_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
 bool __kvm_views_faultin_region(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
 void __kvm_views_limit_level(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
 unsigned int __kvm_views_spte_access(struct kvm *kvm, unsigned int view, gfn_t gfn);

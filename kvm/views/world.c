@@ -38,24 +38,29 @@ void kvm_views_resume_world(struct kvm_views *views)
 {
 	lockdep_assert_held(&views->lock);
 
-	/* Pairs with kvm_views_wait_stopped(). */
+	/* Pairs with kvm_views_wait_while(). */
 	smp_store_release(&views->stopped, false);
 	wake_up_all(&views->wait);
 }
 
-/* Returns 0, or -EINTR if a signal came: the vCPU then has to go back to user space. */
-int kvm_views_wait_stopped(struct kvm_vcpu *vcpu)
+/*
+ * For KVM_REQ_VIEWS: the vCPU waits until *condition is false, while others may
+ * stop the world. Returns 0, or -EINTR if a signal came: the vCPU then has to go
+ * back to user space.
+ */
+int kvm_views_wait_while(struct kvm_vcpu *vcpu, bool *condition)
 {
 	struct kvm_views *views = vcpu->kvm->arch.views;
 	int r;
 
-	/* Pairs with kvm_views_resume_world(): see what was done meanwhile. */
-	if (!smp_load_acquire(&views->stopped))
+	/* Pairs with whoever clears it: see what was done meanwhile. */
+	if (!smp_load_acquire(condition))
 		return 0;
 
 	/* Whoever stopped the world may wait for readers of kvm->srcu. */
 	kvm_vcpu_srcu_read_unlock(vcpu);
-	r = wait_event_interruptible(views->wait, !smp_load_acquire(&views->stopped));
+	/* Pairs with the same. */
+	r = wait_event_interruptible(views->wait, !smp_load_acquire(condition));
 	kvm_vcpu_srcu_read_lock(vcpu);
 
 	if (r) {

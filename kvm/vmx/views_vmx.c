@@ -139,6 +139,7 @@ void __vmx_views_sync(struct kvm_vcpu *vcpu)
 		kvm_views_switch(vcpu, !v->view);
 
 	v->denied = false;
+	v->hidden.tried = false;
 	/* A software interrupt that this exit cut short may be on its way to the gate. */
 	kvm_views_set_inside(v, (vcpu->arch.interrupt.injected &&
 				 vcpu->arch.interrupt.soft) ||

@@ -104,6 +104,46 @@ guest_function read1
     movzbl (%rdi), %eax
     ret
 
+guest_function read2
+    movzwl (%rdi), %eax
+    ret
+
+guest_function read4
+    mov (%rdi), %eax
+    ret
+
+guest_function read16 /* rdi = address, rsi = where to put the 16 bytes */
+    movups (%rdi), %xmm0
+    movups %xmm0, (%rsi)
+    ret
+
+/* KVM's emulator knows neither of these two. */
+guest_function rorx8 /* rdi = address; a VEX prefix, returns the u64 */
+    rorx $0, (%rdi), %rax
+    ret
+
+guest_function movlps8 /* rdi = address, rsi = value */
+    movq %rsi, %xmm0
+    movlps %xmm0, (%rdi)
+    ret
+
+guest_function write1 /* rdi = address, rsi = value */
+    mov %sil, (%rdi)
+    ret
+
+guest_function write2
+    mov %si, (%rdi)
+    ret
+
+guest_function write4
+    mov %esi, (%rdi)
+    ret
+
+guest_function write16 /* rdi = address, rsi = address of the 16 bytes */
+    movups (%rsi), %xmm0
+    movups %xmm0, (%rdi)
+    ret
+
 guest_function sgdt /* rdi = address, 10 bytes */
     sgdt (%rdi)
     ret
@@ -134,6 +174,13 @@ guest_function movs /* rdi = to, rsi = from, rdx = count of 8 bytes */
     mov %rdx, %rcx
     cld
     rep movsq
+    mov %rcx, %rax
+    ret
+
+guest_function movsb /* rdi = to, rsi = from, rdx = count of bytes */
+    mov %rdx, %rcx
+    cld
+    rep movsb
     mov %rcx, %rax
     ret
 
