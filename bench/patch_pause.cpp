@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// How long the vCPUs of a VM stand still for one KVM_VIEWS_PATCH: batches of 1, 16 and 256 hooks
+/// while 1 and 2 vCPUs run guest code that never exits by itself. Prints rows of event_cost's
+/// table. For level 1 of the lab with a CPU for each vCPU and one for the owner.
+#include "tests/kvm/lib/test.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace shadowmon::kvmtest {
+
+namespace {
+
+constexpr unsigned kBatches = 40;
+constexpr unsigned kVcpus = 2;
+constexpr Gpa kControl{TG_DATA_GPA};
+constexpr Gpa kText{TG_DATA_GPA + 0x100000};
+// As hooks lie in a kernel: a few in each page.
+constexpr uint64_t kDistance = 0x200;
+constexpr uint8_t kOld[] = {0x90, 0x90};
+constexpr uint8_t kInt20[] = {0xcd, 0x14};
+
+struct Pause {
+    std::vector<uint64_t> ticks;
+    uint64_t fewest_exits = ~0ull;
+};
+
+class Bench {
+  public:
+    Bench() {
+        compartment_.enable();
+        memset(vm_.ram(kText, 256 * kDistance), kOld[0], 256 * kDistance);
+    }
+
+    void run(unsigned vcpus) {
+        for (unsigned i = 0; i < vcpus; i++) {
+            auto& control = vm_.at<LoopControl>(kControl + i * kPageSize);
+            control = {};
+            vm_.vcpu(i).start(guest_function(guest_count_loop), kControl + i * kPageSize);
+        }
+        for (unsigned i = 0; i < vcpus; i++)
+            wait_for_progress(i);
+        for (unsigned hooks : {1u, 16u, 256u})
+            print(hooks, vcpus, measure(hooks, vcpus));
+        for (unsigned i = 0; i < vcpus; i++) {
+            const_cast<volatile uint64_t&>(vm_.at<LoopControl>(kControl + i * kPageSize).stop) = 1;
+            vm_.vcpu(i).wait().must_return();
+        }
+    }
+
+  private:
+    void wait_for_progress(unsigned vcpu) {
+        volatile uint64_t& count = vm_.at<LoopControl>(kControl + vcpu * kPageSize).count;
+        uint64_t before = count;
+        wait_until("the vCPU runs", [&] { return count > before; });
+    }
+
+    Pause measure(unsigned hooks, unsigned vcpus) {
+        Pause pause;
+        std::vector<kvm_views_patch> set, revert;
+        for (unsigned i = 0; i < hooks; i++) {
+            Gpa gpa = kText + i * kDistance;
+            set.push_back(
+                make_patch(gpa, kOld, kInt20, KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE));
+            revert.push_back(make_patch(gpa, kInt20, kOld, KVM_VIEWS_PATCH_REVERT));
+        }
+        for (unsigned batch = 0; batch < kBatches; batch++) {
+            for (unsigned i = 0; i < vcpus; i++)
+                wait_for_progress(i);
+            uint64_t before = views_.stats().exits, ticks = 0;
+            SM_CHECK_EQ(views_.patch(set, nullptr, &ticks), 0, "PATCH works");
+            pause.fewest_exits =
+                std::min<uint64_t>(pause.fewest_exits, views_.stats().exits - before);
+            SM_CHECK_EQ(views_.patch(revert), 0, "REVERT works");
+            if (batch > 0) // The first brings in what the others use.
+                pause.ticks.push_back(ticks);
+        }
+        std::sort(pause.ticks.begin(), pause.ticks.end());
+        return pause;
+    }
+
+    static void print(unsigned hooks, unsigned vcpus, const Pause& pause) {
+        char what[64];
+        snprintf(what, sizeof(what), "pause for %u hook%s, %u vCPU%s running", hooks,
+                 hooks == 1 ? "" : "s", vcpus, vcpus == 1 ? "" : "s");
+        printf("| %-58s | %8llu | %8llu | %5.2f |\n", what, (unsigned long long)pause.ticks.front(),
+               (unsigned long long)pause.ticks[pause.ticks.size() / 2],
+               static_cast<double>(pause.fewest_exits));
+    }
+
+    Vm vm_{{.vcpus = kVcpus}};
+    Views views_ = Views::attach(vm_.fd());
+    Compartment compartment_{views_};
+};
+
+} // namespace
+
+void test_main() {
+    require_hardware();
+    Bench bench;
+    bench.run(1);
+    bench.run(2);
+}
+
+} // namespace shadowmon::kvmtest
