@@ -145,6 +145,13 @@ SM_STATIC_ASSERT(sizeof(struct sm_offsets) == 32);
 SM_STATIC_ASSERT(sizeof(struct sm_config) <= SM_PAGE_SIZE);
 SM_STATIC_ASSERT(offsetof(struct sm_config, windows) == 48);
 
+/*
+ * Odd, so that of events that alternate both are sampled. An event takes hundreds of ticks, an
+ * exit in the middle of it thousands.
+ */
+#define SM_SAMPLE_PERIOD 63
+#define SM_SAMPLE_MAX 0x10000
+
 /* First page of a slot. */
 struct sm_slot {
     uint32_t busy;      /* 1 while claimed */
@@ -155,8 +162,15 @@ struct sm_slot {
     uint64_t claims;    /* entries so far */
     uint64_t unknown;   /* entries from no hook */
     uint32_t aux;       /* TSC_AUX, taken with tsc */
-    uint32_t pad0;
-    uint64_t pad[505];
+    uint32_t next_sample; /* claims before the next sample; the host writes the first value */
+    /*
+     * TSC from tsc to right before the release, of about one of SM_SAMPLE_PERIOD claims. A
+     * sample of SM_SAMPLE_MAX and more was cut in two by the host, and is only counted.
+     */
+    uint64_t sampled;
+    uint64_t sampled_ticks; /* of all of these together */
+    uint64_t samples_cut;
+    uint64_t pad[502];
 };
 SM_STATIC_ASSERT(sizeof(struct sm_slot) == SM_PAGE_SIZE);
 

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 extern "C" {
 extern const uint8_t bench_text_begin[], bench_text_end[], bench_nothing[], bench_hooked[],
@@ -66,7 +67,8 @@ Gva bench_function(const uint8_t* symbol) { return Gva{kHighHalf + kText + bench
 
 struct Cost {
     uint64_t least, median;
-    double exits; // per event, of the batch that had the fewest
+    double exits;      // per event, of the batch that had the fewest
+    double shadow = 0; // between claim and release of the slot: mean of the payload's samples
 };
 
 /// One of the two ways into the compartment.
@@ -96,6 +98,7 @@ class Bench {
     void build_guest();
     void build_compartment();
     void check(const Record& record, uint32_t id, uint16_t type);
+    double mean_sample();
 
     Vm vm_;
     Views views_;
@@ -281,7 +284,8 @@ void Bench::check(const Record& record, uint32_t id, uint16_t type) {
 Cost Bench::measure_event(const Gate& gate, uint16_t type, uint64_t arg1, uint64_t arg2) {
     gate.hook->type = type;
     uint64_t recorded = 0, tsc = 0, batches = 0;
-    return measure(gate.function, arg1, arg2, [&] {
+    mean_sample();
+    Cost cost = measure(gate.function, arg1, arg2, [&] {
         for (RingReader& ring : rings_) {
             ring.refresh();
             while (const Record* record = ring.front()) {
@@ -296,12 +300,31 @@ Cost Bench::measure_event(const Gate& gate, uint16_t type, uint64_t arg1, uint64
         }
         SM_CHECK_EQ(recorded, ++batches * kBatch, "every pass made one event");
     });
+    cost.shadow = mean_sample();
+    return cost;
+}
+
+/// Since the last time.
+double Bench::mean_sample() {
+    uint64_t samples = 0, ticks = 0;
+    for (uint32_t i = 0; i < layout_.geometry().slots; i++) {
+        sm_slot* slot = slot_in(layout_, region_, i);
+        samples += std::exchange(slot->sampled, 0);
+        ticks += std::exchange(slot->sampled_ticks, 0);
+    }
+    return samples ? static_cast<double>(ticks) / static_cast<double>(samples) : 0;
 }
 
 void print(const char* what, const Cost& cost, const Cost& base) {
     printf("| %-58s | %8llu | %8llu | %5.2f |\n", what,
            (unsigned long long)(cost.least - base.least),
            (unsigned long long)(cost.median - base.median), cost.exits - base.exits);
+}
+
+/// As the summary of a trace has it: the mean of the events that were sampled.
+void print_shadow(const char* what, const Cost& cost) {
+    SM_CHECK(cost.shadow > 0);
+    printf("| %-58s | %8s | %8.1f |       |\n", what, "mean", cost.shadow);
 }
 
 } // namespace
@@ -334,7 +357,9 @@ void test_main() {
            "----------------------------------------------------------");
     for (const Event& event : events) {
         print(fmt::format("event by INT: {}", event.name).c_str(), event.by_int, unhooked);
+        print_shadow("  its time with a slot", event.by_int);
         print(fmt::format("event by CALL: {}", event.name).c_str(), event.by_call, uncalled);
+        print_shadow("  its time with a slot", event.by_call);
     }
     print("one exit handled in the kernel (CPUID)", kernel_exit, nothing);
     print("one exit handled in user space (port output)", user_exit, nothing);

@@ -264,7 +264,10 @@ int run_trace(const TraceArguments& arguments) {
 
     Summary summary = collector.summary(monitor.merger().lost());
     if (auto stats = monitor.stats())
-        summary.figures = trace_figures(*stats, loop.events(), monitor.pause_tsc());
+        summary.figures = trace_figures({.stats = *stats,
+                                         .events = loop.events(),
+                                         .pause_tsc = monitor.pause_tsc(),
+                                         .shadow_time = monitor.shadow_time()});
     summary.late = monitor.merger().late();
     if (auto written = output->finish(summary); !written) {
         spdlog::error("{}", written.error().message());

@@ -3,20 +3,35 @@
 
 namespace shadowmon {
 
-std::vector<Figure> trace_figures(const kvm_views_stats& stats, uint64_t events,
-                                  uint64_t pause_tsc) {
-    uint64_t by_events = stats.calls + stats.violations + stats.bad_vmfunc;
-    auto number = [](uint64_t n) { return static_cast<double>(n); };
-    double per_event = events ? number(by_events) / number(events) : 0.0;
-    return {
+namespace {
+
+double number(uint64_t n) { return static_cast<double>(n); }
+double ratio(uint64_t a, uint64_t b) { return b ? number(a) / number(b) : 0.0; }
+
+} // namespace
+
+std::vector<Figure> trace_figures(const TraceCounts& counts) {
+    const kvm_views_stats& stats = counts.stats;
+    const ShadowTime& time = counts.shadow_time;
+    const uint64_t by_events = stats.calls + stats.violations + stats.bad_vmfunc;
+    std::vector<Figure> figures = {
         {"vm_exits", "VM exits of the guest", number(stats.exits)},
-        {"vm_exits_mapping", "  first use of our pages", number(stats.region_faults)},
+        {"vm_exits_mapping", "  mapping our pages", number(stats.region_faults)},
         {"vm_exits_waiting_for_room", "  waiting for room", number(stats.calls)},
         {"vm_exits_violations", "  forbidden accesses",
          number(stats.violations + stats.bad_vmfunc)},
-        {"vm_exits_per_event", "VM exits per event", per_event},
-        {"pause_tsc", "arming pause (TSC ticks)", number(pause_tsc)},
+        {"vm_exits_per_event", "VM exits per event", ratio(by_events, counts.events)},
     };
+    if (time.samples)
+        figures.push_back({"shadow_ticks_per_event", "TSC ticks per event in the shadow view",
+                           ratio(time.ticks, time.samples)});
+    figures.insert(figures.end(),
+                   {
+                       {"shadow_ticks_sampled", "  sampled events", number(time.samples)},
+                       {"shadow_ticks_cut", "  left out, host ran", number(time.cut)},
+                       {"pause_tsc", "arming pause (TSC ticks)", number(counts.pause_tsc)},
+                   });
+    return figures;
 }
 
 } // namespace shadowmon

@@ -3,18 +3,25 @@
 
 #include "abi/kvm_views.h"
 #include "src/output/summary.h"
+#include "src/session/monitor_session.h"
 
 #include <cstdint>
 #include <vector>
 
 namespace shadowmon {
 
-/// The figures of a trace that come from the host's counters: VM exits in all (the
-/// guest's own life makes most of them) and those that monitoring caused. The first use
-/// of a page of the region costs one exit per view, once, however many events follow;
-/// the exits per event are therefore counted without them. `stats` are the differences
-/// between arming and the end.
-std::vector<Figure> trace_figures(const kvm_views_stats& stats, uint64_t events,
-                                  uint64_t pause_tsc);
+/// What was counted beside the events of a trace.
+struct TraceCounts {
+    kvm_views_stats stats{}; ///< the differences between arming and the end
+    uint64_t events = 0;
+    uint64_t pause_tsc = 0;
+    ShadowTime shadow_time;
+};
+
+/// The figures of a trace that come from counters: VM exits in all (the guest's own life
+/// makes most of them) and those that monitoring caused, and what an event
+/// took. A page of the region that has to be mapped again costs one exit per view,
+/// however many events follow; the exits per event are therefore counted without them.
+std::vector<Figure> trace_figures(const TraceCounts& counts);
 
 } // namespace shadowmon

@@ -14,8 +14,15 @@
 #define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp, tsc, aux */
 #define SM_ASM_SLOT_TSC 16
 #define SM_ASM_SLOT_AUX 48
+#define SM_ASM_SLOT_NEXT_SAMPLE 52
+#define SM_ASM_SLOT_SAMPLED 56
+#define SM_ASM_SLOT_SAMPLED_TICKS 64
+#define SM_ASM_SLOT_SAMPLES_CUT 72
 #define SM_ASM_STACK_ALIGN_SHIFT 14
 #define SM_ASM_HINT_SHIFT 2
+
+#define SM_ASM_SAMPLE_PERIOD 63
+#define SM_ASM_SAMPLE_MAX 0x10000
 
 /* What the gates put on the guest's stack, below the interrupt frame or the address of return. */
 #define SM_ASM_FRAME_RDX 0
@@ -58,6 +65,11 @@ static_assert(offsetof(struct sm_slot, busy) == SM_ASM_SLOT_BUSY);
 static_assert(offsetof(struct sm_slot, guest_rsp) == SM_ASM_SLOT_GUEST_RSP);
 static_assert(offsetof(struct sm_slot, tsc) == SM_ASM_SLOT_TSC);
 static_assert(offsetof(struct sm_slot, aux) == SM_ASM_SLOT_AUX);
+static_assert(offsetof(struct sm_slot, sampled) == SM_ASM_SLOT_SAMPLED);
+static_assert(offsetof(struct sm_slot, sampled_ticks) == SM_ASM_SLOT_SAMPLED_TICKS);
+static_assert(offsetof(struct sm_slot, samples_cut) == SM_ASM_SLOT_SAMPLES_CUT);
+static_assert(offsetof(struct sm_slot, next_sample) == SM_ASM_SLOT_NEXT_SAMPLE);
+static_assert(SM_SAMPLE_PERIOD == SM_ASM_SAMPLE_PERIOD && SM_SAMPLE_MAX == SM_ASM_SAMPLE_MAX);
 static_assert(SM_SLOT_STACK_TOP == SM_SLOT_STACK_OFFSET + SM_SLOT_STACK_SIZE);
 #endif
 

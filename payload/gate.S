@@ -120,8 +120,11 @@
     call    \handler
 .endm
 
-/* The saved registers, the guest's stack, and the slot to whoever comes next. Clobbers rcx. */
-.macro release_slot
+/*
+ * The saved registers, the guest's stack, and the slot to whoever comes next; keeps rdx. Clobbers
+ * rax, rcx. Goes with a sample_slot of the same name.
+ */
+.macro release_slot name
     pop     rsi
     pop     rdi
     pop     r8
@@ -129,8 +132,35 @@
     pop     r10
     pop     r11
     lea     rcx, [rsp - SM_SLOT_STACK_TOP]
+    sub     dword ptr [rcx + SM_ASM_SLOT_NEXT_SAMPLE], 1
+    jb      .L\name\()_sample
+.L\name\()_release:
     mov     rsp, [rcx + SM_ASM_SLOT_GUEST_RSP]
     mov     dword ptr [rcx + SM_ASM_SLOT_BUSY], 0
+.endm
+
+/*
+ * One of many claims: how long it has lasted. Still on the slot's stack, which is empty. Far
+ * from the way of the others, which costs them two instructions.
+ */
+.macro sample_slot name
+.L\name\()_sample:
+    push    rdx
+    rdtscp
+    lea     rcx, [rsp + 8 - SM_SLOT_STACK_TOP]
+    mov     dword ptr [rcx + SM_ASM_SLOT_NEXT_SAMPLE], SM_ASM_SAMPLE_PERIOD - 1
+    shl     rdx, 32
+    or      rax, rdx
+    pop     rdx
+    sub     rax, [rcx + SM_ASM_SLOT_TSC]
+    cmp     rax, SM_ASM_SAMPLE_MAX
+    jae     .L\name\()_cut
+    add     [rcx + SM_ASM_SLOT_SAMPLED_TICKS], rax
+    inc     qword ptr [rcx + SM_ASM_SLOT_SAMPLED]
+    jmp     .L\name\()_release
+.L\name\()_cut: /* or the TSC has gone back */
+    inc     qword ptr [rcx + SM_ASM_SLOT_SAMPLES_CUT]
+    jmp     .L\name\()_release
 .endm
 
 /* To the main view. Clobbers rax, rcx. */
@@ -197,7 +227,7 @@ sm_gate_int20:
 .Lint_claimed: /* rdx: our slot */
     record_event sm_payload_event
     mov     rdx, rax
-    release_slot
+    release_slot int
 
 .globl sm_gate_back
 sm_gate_back:
@@ -225,6 +255,8 @@ sm_gate_chain_jump:
     pop_waiting
     iretq
 
+    sample_slot int
+
 .Lint_collision:
     look_further .Lint_claimed
     mov     edx, SM_ASM_RESUME_RETRY
@@ -249,7 +281,7 @@ sm_gate_call:
     claim_slot .Lcall_collision
 .Lcall_claimed: /* rdx: our slot */
     record_event sm_payload_call_event
-    release_slot
+    release_slot call
     leave_shadow_view
 .Lcall_return: /* Main view. */
     btr     dword ptr [rsp + SM_ASM_CALL_RFLAGS], SM_ASM_RFLAGS_IF_BIT
@@ -262,6 +294,8 @@ sm_gate_call:
     pop_waiting
     popfq
     ret
+
+    sample_slot call
 
 .Lcall_collision:
     look_further .Lcall_claimed

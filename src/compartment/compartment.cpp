@@ -107,10 +107,11 @@ Status fill_region(const Layout& layout, const PayloadImage& payload,
         SM_TRY(table->insert(hook));
 
     for (uint32_t i = 0; i < geometry.slots; i++) {
-        auto* slot =
-            reinterpret_cast<sm_slot*>(bytes_of(layout.area(AreaKind::slot, i), region).data());
+        sm_slot* slot = slot_in(layout, region, i);
         slot->index = i;
         slot->ring = SM_COMPARTMENT_GVA + layout.area(AreaKind::ring, i).offset;
+        // Not the first claim, which meets guest pages that are not mapped yet.
+        slot->next_sample = SM_SAMPLE_PERIOD - 1;
     }
     return {};
 }

@@ -5,6 +5,7 @@
 #include "src/compartment/compartment.h"
 #include "src/compartment/payload_image.h"
 #include "src/compartment/placement.h"
+#include "src/events/shared_memory.h"
 
 #include <algorithm>
 #include <bit>
@@ -270,6 +271,16 @@ Status MonitorSession::resume_parked() {
 
 Result<std::vector<FreedSlot>> MonitorSession::free_stray_slots() {
     return strays_->free_strays(*views_, std::chrono::steady_clock::now().time_since_epoch());
+}
+
+ShadowTime MonitorSession::shadow_time() const {
+    ShadowTime time;
+    for (const sm_slot* slot : slots_) {
+        time.ticks += load_acquire(&slot->sampled_ticks);
+        time.samples += load_acquire(&slot->sampled);
+        time.cut += load_acquire(&slot->samples_cut);
+    }
+    return time;
 }
 
 bool MonitorSession::guest_panicked() const {

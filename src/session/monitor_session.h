@@ -29,6 +29,14 @@ struct SessionOptions {
     std::optional<SymbolFile> symbols; ///< what the user knows of the guest's kernel
 };
 
+/// What events took in the shadow view, from the claim of a slot to right before its
+/// release, in TSC ticks of the guest; about one event of SM_SAMPLE_PERIOD is timed.
+struct ShadowTime {
+    uint64_t ticks = 0; ///< of all samples together
+    uint64_t samples = 0;
+    uint64_t cut = 0; ///< samples left out because the host ran in the middle of them
+};
+
 /// Told about each step of attaching, for a log.
 using StepLog = std::function<void(const std::string&)>;
 
@@ -75,6 +83,8 @@ class MonitorSession {
     /// of the merger.
     Result<std::vector<FreedSlot>> free_stray_slots();
     uint64_t freed_slots() const { return strays_ ? strays_->freed() : 0; }
+
+    ShadowTime shadow_time() const;
 
     /// True if the guest's kernel has panicked.
     bool guest_panicked() const;

@@ -204,13 +204,15 @@ TEST(RenderChecks, AdviceAndVerdict) {
 }
 
 TEST(Figures, ExitsPerEventLeaveOutFirstUses) {
-    kvm_views_stats stats{};
+    TraceCounts counts;
+    kvm_views_stats& stats = counts.stats;
     stats.exits = 1000;
     stats.region_faults = 47;
     std::map<std::string, double> figures;
     auto collect = [&](uint64_t events) {
         figures.clear();
-        for (const Figure& f : trace_figures(stats, events, 5))
+        counts.events = events;
+        for (const Figure& f : trace_figures(counts))
             figures[f.key] = f.value;
     };
     collect(100);
@@ -223,6 +225,20 @@ TEST(Figures, ExitsPerEventLeaveOutFirstUses) {
     EXPECT_EQ(figures["vm_exits_per_event"], 0.25);
     collect(0);
     EXPECT_EQ(figures["vm_exits_per_event"], 0);
+}
+
+TEST(Figures, TicksAreThoseOfTheSamples) {
+    TraceCounts counts;
+    counts.shadow_time = {.ticks = 60, .samples = 8, .cut = 7};
+    std::map<std::string, double> figures;
+    for (const Figure& f : trace_figures(counts))
+        figures[f.key] = f.value;
+    EXPECT_EQ(figures["shadow_ticks_per_event"], 7.5);
+    EXPECT_EQ(figures["shadow_ticks_sampled"], 8);
+    EXPECT_EQ(figures["shadow_ticks_cut"], 7);
+    counts.shadow_time = {};
+    for (const Figure& f : trace_figures(counts))
+        EXPECT_NE(f.key, "shadow_ticks_per_event") << "of no sample";
 }
 
 } // namespace

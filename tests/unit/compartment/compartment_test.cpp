@@ -212,6 +212,7 @@ TEST_P(Contents, ConfigHooksSlotsAndChainJump) {
         EXPECT_EQ(slot_in(*layout_, region_, i)->index, i);
         EXPECT_EQ(slot_in(*layout_, region_, i)->ring,
                   SM_COMPARTMENT_GVA + SM_RINGS_OFFSET + i * uint64_t{SM_RING_STRIDE});
+        EXPECT_EQ(slot_in(*layout_, region_, i)->next_sample, SM_SAMPLE_PERIOD - 1u);
     }
 
     std::byte* jump = page(AreaKind::gate) + 0x20;

@@ -76,6 +76,7 @@ u64 seen_return;
 Frame seen_frame;
 SavedRegs seen_regs;
 u64 seen_tsc;
+u64 tsc_back; /* how much longer ago the slot is to have been claimed */
 u64 seen_flags;
 
 void show(View to) {
@@ -149,6 +150,7 @@ class Gate : public testing::Test {
         next_address = reinterpret_cast<u64>(gate_landing);
         vmfuncs = events = 0;
         fault_in_shadow = refused_vmfunc = guest_masked = was_sti = false;
+        tsc_back = 0;
         sm_payload_no_slot = 0;
     }
 
@@ -222,6 +224,7 @@ SM_NOT_INSTRUMENTED static void look_around(sm_slot* slot) {
     events++;
     seen_slot = slot;
     seen_tsc = slot->tsc;
+    slot->tsc -= tsc_back;
     memcpy(&seen_regs, reinterpret_cast<u8*>(slot) + SM_SLOT_STACK_TOP - sizeof(SavedRegs),
            sizeof(seen_regs));
 }
@@ -298,6 +301,52 @@ TEST_F(Gate, StackChoosesTheSlotToTryFirst) {
     const u64 hint = (regs.rsp - 24) >> SM_ASM_STACK_ALIGN_SHIFT & 3;
     ASSERT_EQ(gate_enter(&regs, sm_gate_int20), 0);
     EXPECT_EQ(seen_slot, slot(hint));
+}
+
+/* Of how many claims the time is taken, what comes back then, and what is left out. */
+TEST_F(Gate, SamplesHowLongASlotIsHeld) {
+    auto enter = [&] {
+        const GateRegs before = random_regs();
+        GateRegs regs = before;
+        Frame* frame = push_frame(0, random_flags());
+        regs.rsp = reinterpret_cast<u64>(frame);
+        EXPECT_EQ(gate_enter(&regs, sm_gate_int20), 0);
+        expect_same(regs, before);
+        EXPECT_EQ(frame->rip, next_address);
+    };
+    auto only_slot = [&] {
+        show(shadow_view);
+        for (unsigned i = 1; i < 4; i++)
+            slot(i)->busy = 1;
+        show(main_view);
+    };
+    auto seen = [&] {
+        show(shadow_view);
+        const sm_slot copy = *slot(0);
+        show(main_view);
+        return copy;
+    };
+    only_slot();
+    for (unsigned i = 0; i < 10 * SM_SAMPLE_PERIOD; i++) {
+        enter();
+        const sm_slot now = seen();
+        EXPECT_EQ(now.sampled + now.samples_cut, i / SM_SAMPLE_PERIOD + 1);
+        EXPECT_EQ(now.busy, 0u);
+    }
+    const sm_slot first = seen();
+    /* The host may have taken the CPU away in the middle of one or the other. */
+    EXPECT_GT(first.sampled, 0u);
+    EXPECT_GT(first.sampled_ticks, 0u);
+    EXPECT_LT(first.sampled_ticks, first.sampled * SM_SAMPLE_MAX);
+
+    for (u64 back : {u64{SM_SAMPLE_MAX}, ~u64{1000000000}}) {
+        tsc_back = back;
+        const u64 cut = seen().samples_cut;
+        for (unsigned i = 0; i < SM_SAMPLE_PERIOD; i++)
+            enter();
+        EXPECT_EQ(seen().samples_cut, cut + 1);
+        EXPECT_EQ(seen().sampled_ticks, first.sampled_ticks);
+    }
 }
 
 TEST_F(Gate, TakenSlotIsPassedOver) {
