@@ -267,7 +267,10 @@ int run_trace(const TraceArguments& arguments) {
         summary.figures = trace_figures({.stats = *stats,
                                          .events = loop.events(),
                                          .pause_tsc = monitor.pause_tsc(),
-                                         .shadow_time = monitor.shadow_time()});
+                                         .shadow_time = monitor.shadow_time(),
+                                         .incidents = loop.incidents(),
+                                         .freed_slots = monitor.freed_slots(),
+                                         .places_left = loop.places_left()});
     summary.late = monitor.merger().late();
     if (auto written = output->finish(summary); !written) {
         spdlog::error("{}", written.error().message());

@@ -18,8 +18,8 @@ std::vector<Figure> trace_figures(const TraceCounts& counts) {
         {"vm_exits", "VM exits of the guest", number(stats.exits)},
         {"vm_exits_mapping", "  mapping our pages", number(stats.region_faults)},
         {"vm_exits_waiting_for_room", "  waiting for room", number(stats.calls)},
-        {"vm_exits_violations", "  forbidden accesses",
-         number(stats.violations + stats.bad_vmfunc)},
+        {"vm_exits_violations", "  forbidden accesses", number(stats.violations)},
+        {"vm_exits_bad_vmfunc", "  forbidden VMFUNCs", number(stats.bad_vmfunc)},
         {"vm_exits_per_event", "VM exits per event", ratio(by_events, counts.events)},
     };
     if (time.samples)
@@ -30,6 +30,10 @@ std::vector<Figure> trace_figures(const TraceCounts& counts) {
                        {"shadow_ticks_sampled", "  sampled events", number(time.samples)},
                        {"shadow_ticks_cut", "  left out, host ran", number(time.cut)},
                        {"pause_tsc", "arming pause (TSC ticks)", number(counts.pause_tsc)},
+                       {"incidents", "incidents", number(counts.incidents)},
+                       {"incidents_lost", "  too many to be told", number(stats.events_lost)},
+                       {"slots_freed", "  events cut off", number(counts.freed_slots)},
+                       {"patches_left", "patches left alone", number(counts.places_left)},
                    });
     return figures;
 }

@@ -249,8 +249,8 @@ Status TraceLoop::finish() {
 /// Places that could not be put back. Only a guest that lives on in the same memory has
 /// changed them itself.
 void TraceLoop::tell_conflicts() {
-    uint64_t places = session_.undo_conflicts();
-    if (places == 0 || vm_gone_)
+    uint64_t places = places_left();
+    if (places == 0)
         return;
     if (was_reset_)
         notice_(fmt::format("the guest was reset with the hooks in its kernel: {} of the patched "

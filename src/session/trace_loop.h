@@ -51,6 +51,9 @@ class TraceLoop {
     uint64_t events() const { return events_; }
     uint64_t incidents() const { return incidents_; }
 
+    /// Patched places that finish() left as a guest that lives on has changed them.
+    uint64_t places_left() const { return vm_gone_ ? 0 : session_.undo_conflicts(); }
+
   private:
     size_t pump();
     void answer_commands();

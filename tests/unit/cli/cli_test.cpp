@@ -227,15 +227,31 @@ TEST(Figures, ExitsPerEventLeaveOutFirstUses) {
     EXPECT_EQ(figures["vm_exits_per_event"], 0);
 }
 
-TEST(Figures, TicksAreThoseOfTheSamples) {
+TEST(Figures, EachCounterHasItsOwn) {
     TraceCounts counts;
+    counts.stats.calls = 1;
+    counts.stats.violations = 2;
+    counts.stats.bad_vmfunc = 3;
+    counts.stats.events_lost = 4;
+    counts.pause_tsc = 5;
     counts.shadow_time = {.ticks = 60, .samples = 8, .cut = 7};
+    counts.incidents = 9;
+    counts.freed_slots = 10;
+    counts.places_left = 11;
     std::map<std::string, double> figures;
     for (const Figure& f : trace_figures(counts))
         figures[f.key] = f.value;
+    EXPECT_EQ(figures["vm_exits_waiting_for_room"], 1);
+    EXPECT_EQ(figures["vm_exits_violations"], 2);
+    EXPECT_EQ(figures["vm_exits_bad_vmfunc"], 3);
+    EXPECT_EQ(figures["incidents_lost"], 4);
+    EXPECT_EQ(figures["pause_tsc"], 5);
     EXPECT_EQ(figures["shadow_ticks_per_event"], 7.5);
     EXPECT_EQ(figures["shadow_ticks_sampled"], 8);
     EXPECT_EQ(figures["shadow_ticks_cut"], 7);
+    EXPECT_EQ(figures["incidents"], 9);
+    EXPECT_EQ(figures["slots_freed"], 10);
+    EXPECT_EQ(figures["patches_left"], 11);
     counts.shadow_time = {};
     for (const Figure& f : trace_figures(counts))
         EXPECT_NE(f.key, "shadow_ticks_per_event") << "of no sample";
