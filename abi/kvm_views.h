@@ -23,7 +23,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define KVM_VIEWS_API_VERSION 2
+#define KVM_VIEWS_API_VERSION 3
 
 #define KVM_VIEWS_MAIN 0   /* EPTP list index of the view the guest runs in */
 #define KVM_VIEWS_SHADOW 1 /* EPTP list index of the monitor's view */
@@ -195,6 +195,7 @@ struct kvm_views_enable {
 #define KVM_VIEWS_PATCH_HOOK 1u   /* restored before the drain; all others after it */
 #define KVM_VIEWS_PATCH_REVERT 2u /* expect is the patch in place; what it replaced goes back */
 #define KVM_VIEWS_PATCH_HIDE 4u   /* the guest reads what the patch replaced */
+#define KVM_VIEWS_PATCH_CALL 8u   /* with HOOK: a CALL, entered with the guest's IF */
 
 /*
  * One write to guest RAM; must not cross a page.

@@ -38,7 +38,9 @@ Result<Explanation> explain_in(const Views& views, const std::string& place,
     auto code = read_kernel_code(guest->kernel, *memory);
     if (!code)
         return fail(code.error());
-    HookPlanner planner(std::move(*code), {}, &guest->kernel.symbols);
+    HookPolicy policy;
+    policy.call_gate = !preempts_kernel_code(guest->kernel, *memory);
+    HookPlanner planner(std::move(*code), policy, &guest->kernel.symbols);
     HookNames names(planner, guest->kernel.symbols);
     auto at = names.address(place);
     if (!at)
@@ -82,9 +84,9 @@ std::string render_explanation(const Explanation& e) {
     if (!e.refusal.empty())
         return out + escape(e.refusal, false) + "\n" +
                (e.call_site ? "The function can be hooked behind it.\n" : "");
-    out += fmt::format("Can be hooked, by {}; the instructions marked * run from the "
-                       "compartment:\n",
-                       e.gate == Gate::call ? "CALL" : "INT 20");
+    if (e.gate == Gate::call)
+        return out + "Can be hooked, by CALL in place of the NOP marked *.\n";
+    out += "Can be hooked, by INT 20; the instructions marked * run from the compartment:\n";
     for (const ListedPiece& piece : e.pieces) {
         out += fmt::format("  entered with interrupts {}:\n", piece.interrupts_on ? "on" : "off");
         for (const ListedInstruction& one : piece.code)

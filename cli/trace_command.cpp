@@ -61,6 +61,7 @@ Result<SessionOptions> session_options(const TraceArguments& arguments) {
         return fail(bad_usage("--duration: a number of seconds is needed"));
     if (arguments.duration > 0 && arguments.until_exit)
         return fail(bad_usage("--duration and --until-exit exclude each other"));
+    options.call_gate = arguments.gate == "auto";
     options.ring_size = static_cast<uint32_t>(arguments.ring_size);
     options.full_mode = arguments.on_full == "block" ? SM_FULL_BLOCK : SM_FULL_DROP;
     return options;
@@ -141,6 +142,13 @@ CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
                      "Record so many events per second and --hook at most")
         ->check(CLI::PositiveNumber)
         ->type_name("N");
+    command
+        ->add_option("--gate", arguments.gate,
+                     "How hooks enter the monitor: int20, or auto (by CALL where the kernel has a "
+                     "NOP for it, which is cheaper)")
+        ->check(CLI::IsMember({"auto", "int20"}))
+        ->capture_default_str()
+        ->type_name("GATE");
     command
         ->add_option("--control", arguments.control,
                      "Socket on which `shadowmon hooks` finds this trace")

@@ -10,7 +10,8 @@
 #include "views/internal.h"
 
 #define VIEWS_PATCH_FLAGS \
-	(KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT | KVM_VIEWS_PATCH_HIDE)
+	(KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT | KVM_VIEWS_PATCH_HIDE | \
+	 KVM_VIEWS_PATCH_CALL)
 
 /* A batch on its way; all arrays have @nr elements. */
 struct views_batch {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include "src/hooks/gate.h"
 #include "src/hooks/instruction.h"
 
 #include <span>
@@ -8,10 +9,11 @@
 
 namespace shadowmon {
 
-/// One run of instructions that follow each other, taken from their place.
+/// One run of instructions that follow each other, taken from their place for a hook.
 struct Displaced {
     std::vector<Instruction> instructions; ///< at least one
     std::vector<std::byte> bytes;          ///< of all of them
+    Gate gate = Gate::interrupt;           ///< with a CALL it is one NOP, which need not be run
 
     Gva address() const { return instructions.front().address; }
     Gva end() const { return instructions.back().end(); }

@@ -12,7 +12,6 @@ namespace {
 
 constexpr unsigned instructions_before = 3;
 constexpr unsigned instructions_behind = 3;
-constexpr size_t call_size = 5;
 
 std::string name_of(const HookPlanner& planner, const KernelInfo& kernel, Gva at) {
     // Zydis has the number already; only a symbol says more.
@@ -107,8 +106,8 @@ Explanation explain(const HookPlanner& planner, const KernelInfo& kernel, Gva at
     }
     out.judgement = planner.judge(at);
     auto there = map.instruction(at);
-    out.call_site = there && out.judgement.refusal == Refusal::ftrace && is_nop(*there) &&
-                    there->length() == call_size;
+    out.call_site = there && is_nop(*there) && there->length() == call_hook_size &&
+                    (out.judgement.gate == Gate::call || out.judgement.refusal == Refusal::ftrace);
     if (const Function* function = map.function(at)) {
         out.function_start = function->start;
         out.function_end = function->end;
@@ -119,7 +118,9 @@ Explanation explain(const HookPlanner& planner, const KernelInfo& kernel, Gva at
         out.refusal = plan.error().message();
         return out;
     }
-    if (auto status = list_pieces(planner, kernel, *plan, page, out.pieces); !status) {
+    if (plan->gate == Gate::call) {
+        // Nothing has to run elsewhere.
+    } else if (auto status = list_pieces(planner, kernel, *plan, page, out.pieces); !status) {
         out.judgement = {Refusal::out_of_reach};
         out.refusal = fmt::format("{} cannot be hooked: {} ({})", planner.where(at),
                                   describe(Refusal::out_of_reach), status.error().message());
@@ -128,7 +129,7 @@ Explanation explain(const HookPlanner& planner, const KernelInfo& kernel, Gva at
     }
     for (const Instruction& instruction : plan->instructions)
         out.displaced.push_back(*listed_at(planner, kernel, instruction.address));
-    out.gate = Gate::interrupt;
+    out.gate = plan->gate;
     return out;
 }
 

@@ -11,12 +11,6 @@
 
 namespace shadowmon {
 
-/// How the guest comes from a hook into the gate.
-enum class Gate {
-    interrupt, ///< INT 20
-    call,      ///< a 5-byte CALL where ftrace's NOP is; nothing is displaced there
-};
-
 struct ListedInstruction {
     Gva address;
     std::vector<std::byte> bytes;
@@ -46,11 +40,10 @@ struct Explanation {
 
     // What follows is empty if it cannot.
     std::vector<ListedInstruction> displaced;
-    std::vector<ListedPiece> pieces; ///< with interrupts on, then off
+    std::vector<ListedPiece> pieces; ///< with interrupts on, then off; none of a CALL
     std::optional<Gate> gate;
 
-    /// Here is ftrace's 5-byte NOP. There is no hook on it yet: INT 20 would be in the kernel's
-    /// way. It is where Gate::call will be possible.
+    /// Here is ftrace's 5-byte NOP, on which there can be no INT 20.
     bool call_site = false;
 };
 

@@ -18,6 +18,7 @@ constexpr std::string_view return_thunk = "_return_thunk";
 
 /// Instructions from a function's start in which its arguments are looked for.
 constexpr unsigned prologue_length = 24;
+constexpr size_t endbr_size = 4; // and of the NOP that the kernel makes of it
 constexpr size_t most_similar = 5;
 constexpr size_t most_addresses = 8;
 
@@ -69,8 +70,8 @@ size_t distance(std::string_view a, std::string_view b, size_t limit) {
 
 } // namespace
 
-HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols)
-    : planner_(planner), symbols_(symbols) {
+HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls)
+    : planner_(planner), symbols_(symbols), calls_(calls) {
     for (size_t i = 0; i < symbols.size(); i++)
         if (symbols[i].name.ends_with(return_thunk))
             return_thunks_.insert(Gva(symbols[i].value));
@@ -136,11 +137,21 @@ Result<NamedPlace> HookNames::place_at(Gva at, std::string name) const {
     return NamedPlace{std::move(name), std::move(*displaced)};
 }
 
+/// ftrace's NOP, which is the first instruction or the one behind the mark of an entry.
+std::optional<Gva> HookNames::call_place(Gva function) const {
+    for (Gva at : {function, function + endbr_size})
+        if (planner_.judge(at).gate == Gate::call)
+            return at;
+    return std::nullopt;
+}
+
 /// Walks on from the start as long as nothing has changed the arguments and nobody else arrives.
 Result<NamedPlace> HookNames::entry_of(Gva function, const std::string& name,
                                        std::vector<std::string>& notes) const {
     const CodeMap& map = planner_.code().map;
     const Function* around = map.function(function);
+    if (auto nop = calls_ == Calls::wanted ? call_place(function) : std::nullopt)
+        return NamedPlace{name, planner_.displaced(*nop, planner_.judge(*nop))};
     Judgement first_refusal;
     Gva refused_at;
     Gva at = function;
@@ -149,6 +160,8 @@ Result<NamedPlace> HookNames::entry_of(Gva function, const std::string& name,
             break;
         Judgement judgement = planner_.judge(at);
         auto instruction = map.instruction(at);
+        if (judgement.gate == Gate::call && calls_ == Calls::avoided)
+            judgement = {Refusal::ftrace};
         if (judgement.refusal == Refusal::none) {
             if (at != function && first_refusal.refusal != Refusal::none)
                 notes.push_back(fmt::format("{}: hooked at {}, because {} cannot be: {}", name,

@@ -4,6 +4,7 @@
 #include "src/guest/kallsyms.h"
 #include "src/hooks/hook_planner.h"
 
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -25,7 +26,8 @@ struct NamedPlaces {
 /// Finds the places that users name:
 ///
 ///   FUNCTION          its beginning, where the arguments are still in their registers: behind
-///                     ENDBR64 and the NOP of ftrace, or the next instruction that can be hooked
+///                     ENDBR64, on the NOP of ftrace or behind it, or the next instruction that can
+///                     be hooked
 ///   FUNCTION%return   every place where it returns
 ///   FUNCTION+OFFSET   the instruction there; the offset is decimal, or hexadecimal with 0x
 ///   0xADDRESS         the instruction there
@@ -36,7 +38,9 @@ struct NamedPlaces {
 /// meant instead.
 class HookNames {
   public:
-    HookNames(const HookPlanner& planner, const Kallsyms& symbols);
+    /// `calls`: whether a function's beginning may be its NOP for ftrace, with a hook by CALL.
+    enum class Calls { wanted, avoided };
+    HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls = Calls::wanted);
 
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.
     Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max_places) const;
@@ -44,6 +48,12 @@ class HookNames {
     /// The address that FUNCTION, FUNCTION+OFFSET or 0xADDRESS means, whether or not it can be
     /// hooked. Of a function, its start.
     Result<Gva> address(const std::string& word) const;
+
+    /// The place at the beginning of one function.
+    Result<NamedPlace> beginning_of(Gva function, const std::string& name) const {
+        std::vector<std::string> notes;
+        return entry_of(function, name, notes);
+    }
 
   private:
     Result<std::vector<NamedPlace>> find_one(const std::string& word, size_t max_places,
@@ -54,6 +64,7 @@ class HookNames {
     Result<Gva> function_named(const std::string& name) const;
     Result<NamedPlace> entry_of(Gva function, const std::string& name,
                                 std::vector<std::string>& notes) const;
+    std::optional<Gva> call_place(Gva function) const;
     Result<std::vector<NamedPlace>> returns_of(Gva function, const std::string& name,
                                                std::vector<std::string>& notes) const;
     Result<NamedPlace> place_at(Gva at, std::string name) const;
@@ -63,6 +74,7 @@ class HookNames {
 
     const HookPlanner& planner_;
     const Kallsyms& symbols_;
+    const Calls calls_;
     std::set<Gva> return_thunks_; ///< what kernels jump to instead of a RET
 };
 

@@ -7,10 +7,6 @@ namespace shadowmon {
 
 namespace {
 
-/// No run of displaced instructions is longer: one byte, STI, what the STI shields.
-constexpr unsigned max_displaced = 4;
-
-constexpr size_t ftrace_size = 5;
 constexpr uint8_t ds_prefix = 0x3e;
 constexpr std::byte int3{0xcc};
 
@@ -75,7 +71,7 @@ Refusal HookPlanner::judge_one(const Instruction& instruction, const Function& f
     if (code_.faults_are_repaired(at) && may_fault(instruction))
         return Refusal::exception_table;
     // Also where ftrace's own list could not be read: the NOP that begins a function.
-    if (instruction.length() == ftrace_size && is_nop(instruction)) {
+    if (instruction.length() == call_hook_size && is_nop(instruction)) {
         auto first = code_.map.instruction(function.start);
         if (at == function.start || (first && marks_entry(*first) && at == first->end()))
             return Refusal::ftrace;
@@ -83,6 +79,14 @@ Refusal HookPlanner::judge_one(const Instruction& instruction, const Function& f
     if (is_endbr(instruction) && policy_.branch_tracking)
         return Refusal::endbr;
     return lost_its_lock(instruction) ? Refusal::cpu_feature : Refusal::none;
+}
+
+/// Of a NOP in ftrace's list.
+Judgement HookPlanner::judge_call(const Instruction& nop) const {
+    for (Gva at = nop.address + 1; at < nop.end(); at = at + 1)
+        if (code_.map.is_target(at))
+            return {Refusal::jumped_into};
+    return {.displaced = 1, .gate = Gate::call};
 }
 
 /// Whether anything can go on at the second byte of the hook.
@@ -111,6 +115,10 @@ Judgement HookPlanner::judge_run(Gva at, const Function& function) const {
         auto instruction = code_.map.instruction(at + bytes);
         if (!instruction)
             return {out.displaced ? Refusal::no_successor : Refusal::no_instruction};
+        if (policy_.call_gate && out.displaced == 0 && is_nop(*instruction) &&
+            instruction->length() == call_hook_size &&
+            code_.kernel_use(instruction->address) == Refusal::ftrace)
+            return judge_call(*instruction);
         Refusal refusal = judge_one(*instruction, function);
         if (refusal == Refusal::none && out.displaced == 0)
             refusal = judge_second_byte(*instruction, function);
@@ -142,6 +150,7 @@ Judgement HookPlanner::judge(Gva at) const {
 
 Displaced HookPlanner::displaced(Gva at, const Judgement& judgement) const {
     Displaced out;
+    out.gate = judgement.gate;
     Gva end = at;
     for (unsigned i = 0; i < judgement.displaced; i++) {
         auto instruction = code_.map.instruction(end);

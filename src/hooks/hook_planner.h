@@ -4,17 +4,19 @@
 #include "src/hooks/displace.h"
 #include "src/hooks/kernel_code.h"
 
-#include <array>
 #include <string>
 
 namespace shadowmon {
 
-/// The bytes of a hook: INT 20.
-inline constexpr std::array<std::byte, 2> hook_bytes{std::byte{0xcd}, std::byte{0x14}};
+/// No run of displaced instructions is longer: one byte, STI, what the STI shields.
+inline constexpr unsigned max_displaced = 4;
 
 struct HookPolicy {
     bool branch_tracking = false; ///< the guest's kernel runs with supervisor IBT
     bool noinstr = false;         ///< noinstr code may carry hooks, too
+    /// Where ftrace's NOP is there may be a CALL of the gate: the kernel does not schedule in
+    /// interrupts of its own code (see the CALL gate), and hooks are hidden from it.
+    bool call_gate = false;
 };
 
 /// What was found about one address.
@@ -22,14 +24,16 @@ struct Judgement {
     Refusal refusal = Refusal::none;
     Refusal successor = Refusal::none; ///< with Refusal::successor: what is wrong with that one
     uint8_t displaced = 0;             ///< instructions; 0 if refused
+    Gate gate = Gate::interrupt;
 };
 
 /// Decides for any address of the kernel's text whether it can carry a hook, and which
 /// instructions the hook displaces. Runs on the host; nothing is changed in the guest.
 ///
-/// The hook takes two bytes. An instruction of one byte takes its successor along, and an STI
-/// whose effect is still to come takes the instruction that it shields; where something could
-/// come between the first and the second byte of the hook, there is no hook.
+/// A hook by INT 20 takes two bytes. An instruction of one byte takes its successor along, and an
+/// STI whose effect is still to come takes the instruction that it shields; where something could
+/// come between the first and the second byte of the hook, there is no hook. A hook by CALL takes
+/// the place of one NOP.
 class HookPlanner {
   public:
     /// `symbols` gives names to messages and has to live as long as this; may be null.
@@ -55,6 +59,7 @@ class HookPlanner {
     Refusal judge_place(Gva at) const;
     Refusal judge_one(const Instruction& instruction, const Function& function) const;
     Judgement judge_run(Gva at, const Function& function) const;
+    Judgement judge_call(const Instruction& nop) const;
     Refusal judge_second_byte(const Instruction& first, const Function& function) const;
     std::string neighbours(Gva at) const;
 

@@ -94,6 +94,17 @@ Result<SurveyedGuest> survey_guest(const Views& views, const PhysicalMemory& mem
     }
 }
 
+bool preempts_kernel_code(const KernelInfo& kernel, const PhysicalMemory& memory) {
+    constexpr int32_t none = 0, voluntary = 1; // kernel/sched/core.c: preempt_dynamic_mode
+    if (kernel.banner.find("PREEMPT") == std::string::npos)
+        return false;
+    auto symbol = kernel.symbols.address("preempt_dynamic_mode");
+    auto gpa = symbol ? kernel.to_gpa(*symbol) : fail(symbol.error());
+    int32_t mode = -1;
+    return !gpa || !memory.read(*gpa, std::as_writable_bytes(std::span(&mode, 1))) ||
+           (mode != none && mode != voluntary);
+}
+
 unsigned guest_phys_bits(const KernelInfo& kernel, const PhysicalMemory& memory, unsigned limit) {
     auto data = kernel.symbols.address("boot_cpu_data");
     auto member = kernel.btf.member("cpuinfo_x86", "x86_phys_bits");

@@ -38,6 +38,10 @@ Result<SurveyedGuest> survey_guest(const Views& views, const PhysicalMemory& mem
                                    const SymbolFile* file,
                                    const std::function<void(const std::string&)>& log);
 
+/// True if the guest's kernel may schedule in an interrupt of its own code (PREEMPT, also as chosen
+/// at boot), or does not say that it does not.
+bool preempts_kernel_code(const KernelInfo& kernel, const PhysicalMemory& memory);
+
 /// How wide the guest takes physical addresses to be: page-table entries beyond that
 /// are malformed to it. At most `limit`, which is what the VM can translate.
 unsigned guest_phys_bits(const KernelInfo& kernel, const PhysicalMemory& memory, unsigned limit);

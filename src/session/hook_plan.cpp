@@ -109,12 +109,11 @@ Result<std::vector<HookRequest>> plan_hooks(const MonitorSet& monitors, const Ke
             return fail(gpa.error().in(step));
         HookRequest request{target.function,
                             {{site->instruction}, site->bytes},
-                            {},
+                            site->bytes,
                             *gpa,
                             target.type,
                             target.flags,
                             {}};
-        std::copy_n(site->bytes.begin(), hook_bytes.size(), request.original.begin());
         requests.push_back(std::move(request));
     }
     return requests;

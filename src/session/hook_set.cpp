@@ -16,7 +16,11 @@ constexpr uint64_t ticks_per_khz_second = 1000;
 constexpr uint64_t windows_per_second = 10;
 constexpr uint64_t fine_limit = 100;
 
-constexpr const char* gate_name = "int20";
+constexpr const char* changed_by_guest = "the guest has changed its code there";
+
+/// The longest run of displaced instructions, and a page that ends in it.
+constexpr size_t max_patches_of_hook =
+    max_displaced * ZYDIS_MAX_INSTRUCTION_LENGTH / KVM_VIEWS_MAX_PATCH_LEN + 2;
 
 struct Window {
     uint32_t events;
@@ -39,6 +43,11 @@ std::optional<uint32_t> as_id(const std::string& word) {
     return error == std::errc() && stop == end ? std::optional(id) : std::nullopt;
 }
 
+/// The address of return that a hook leaves for the gate.
+uint64_t rip_of(const Displaced& displaced) {
+    return (displaced.address() + hook_size(displaced.gate)).value;
+}
+
 bool is_pattern(const std::string& word) { return word.find_first_of("*?[") != std::string::npos; }
 
 } // namespace
@@ -54,25 +63,43 @@ std::optional<uint32_t> HookSet::take_id() {
 }
 
 Status HookSet::stage_one(const HookRequest& request, std::vector<uint32_t>& ids) {
-    Gva at = request.displaced.address();
-    if (covers(at, std::max<size_t>(request.displaced.bytes.size(), hook_bytes.size())))
+    const Displaced& displaced = request.displaced;
+    Gva at = displaced.address();
+    if (request.original.size() < std::max(displaced.bytes.size(), hook_size(displaced.gate)))
+        return failf("{} at {:#x}: the guest's bytes there are not known", request.name, at.value);
+    if (covers(at, request.original.size()))
         return failf("{} at {:#x}: there is a hook already", request.name, at.value);
-    auto resume = parts_.code.add(request.displaced);
-    if (!resume)
-        return fail(resume.error().in(request.name));
+    if (leaves(displaced))
+        return failf("{} at {:#x}: a vCPU may still be on its way through the hook that was there",
+                     request.name, at.value);
+    std::optional<Resume> resume;
+    if (displaced.gate == Gate::interrupt) {
+        auto added = parts_.code.add(displaced);
+        if (!added)
+            return fail(added.error().in(request.name));
+        resume = *added;
+    }
+    auto give_back = [&] {
+        if (resume)
+            parts_.code.free(*resume);
+    };
     auto id = take_id();
     if (!id) {
-        parts_.code.free(*resume);
+        give_back();
         return failf("{}: no room, {} hooks are possible in one trace", request.name,
                      parts_.table.capacity());
     }
     sm_hook hook{};
-    hook.rip = (at + hook_bytes.size()).value;
+    hook.rip = rip_of(displaced);
     hook.id = *id;
     hook.type = request.type;
     hook.flags = request.flags;
-    hook.resume_if1 = resume->if1.value;
-    hook.resume_if0 = resume->if0.value;
+    if (resume) {
+        hook.resume_if1 = resume->if1.value;
+        hook.resume_if0 = resume->if0.value;
+    } else {
+        hook.flags |= SM_HOOK_CALL;
+    }
     Status status;
     if (request.limit) {
         hook.flags |= SM_HOOK_LIMITED;
@@ -84,11 +111,11 @@ Status HookSet::stage_one(const HookRequest& request, std::vector<uint32_t>& ids
     if (status)
         status = parts_.table.insert(hook);
     if (!status) {
-        parts_.code.free(*resume);
+        give_back();
         free_ids_.push_back(*id);
         return fail(status.error().in(request.name));
     }
-    hooks_[*id] = {request, State::staged, {}, *resume};
+    hooks_[*id] = {request, State::staged, {}, resume};
     ids.push_back(*id);
     return {};
 }
@@ -105,8 +132,7 @@ Result<std::vector<uint32_t>> HookSet::stage(std::span<const HookRequest> reques
 }
 
 void HookSet::let_go(std::map<uint32_t, Hook>::iterator hook) {
-    leaving_.push_back(
-        {hook->first, (hook->second.at() + hook_bytes.size()).value, hook->second.resume});
+    leaving_.push_back({hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
     hooks_.erase(hook);
 }
 
@@ -116,21 +142,51 @@ void HookSet::unstage(std::span<const uint32_t> ids) {
             let_go(hook);
 }
 
-kvm_views_patch HookSet::patch_of(const Hook& hook, uint32_t flags) const {
-    const auto& expected = flags & KVM_VIEWS_PATCH_REVERT ? hook_bytes : hook.request.original;
-    return make_patch(hook.request.gpa, expected, hook_bytes, KVM_VIEWS_PATCH_HOOK | flags);
+/// The whole of the displaced instructions, so that the guest changes none of them unnoticed, in
+/// pieces that cross no page.
+void HookSet::add_patches(const Hook& hook, uint32_t flags,
+                          std::vector<kvm_views_patch>& patches) const {
+    const HookRequest& request = hook.request;
+    std::vector<std::byte> ours = request.original;
+    flags |= KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE;
+    if (request.displaced.gate == Gate::call) {
+        auto call = call_hook(hook.at(), parts_.call_gate);
+        std::copy(call.begin(), call.end(), ours.begin());
+        flags |= KVM_VIEWS_PATCH_CALL;
+    } else {
+        std::copy(hook_bytes.begin(), hook_bytes.end(), ours.begin());
+    }
+    std::span<const std::byte> now = flags & KVM_VIEWS_PATCH_REVERT ? ours : request.original;
+    for (size_t done = 0; done < ours.size();) {
+        Gpa at = request.gpa + done;
+        size_t size = std::min<size_t>(
+            {ours.size() - done, KVM_VIEWS_MAX_PATCH_LEN, SM_PAGE_SIZE - at.value % SM_PAGE_SIZE});
+        patches.push_back(
+            make_patch(at, now.subspan(done, size), std::span(ours).subspan(done, size), flags));
+        done += size;
+    }
 }
 
 std::vector<kvm_views_patch> HookSet::patches(std::span<const uint32_t> ids) const {
     std::vector<kvm_views_patch> patches;
     for (uint32_t id : ids)
-        patches.push_back(patch_of(hooks_.at(id), 0));
+        add_patches(hooks_.at(id), 0, patches);
     return patches;
 }
 
 void HookSet::armed(std::span<const uint32_t> ids) {
     for (uint32_t id : ids)
         hooks_.at(id).state = State::on;
+}
+
+std::string HookSet::name_of_patch(std::span<const uint32_t> ids, size_t index) const {
+    std::vector<kvm_views_patch> patches;
+    for (uint32_t id : ids) {
+        add_patches(hooks_.at(id), 0, patches);
+        if (index < patches.size())
+            return hooks_.at(id).request.name;
+    }
+    return {};
 }
 
 Result<std::vector<uint32_t>> HookSet::add(Views& views, std::span<const HookRequest> requests,
@@ -141,7 +197,7 @@ Result<std::vector<uint32_t>> HookSet::add(Views& views, std::span<const HookReq
     uint32_t failed = 0;
     auto patched = views.patch(patches(*ids), &failed);
     if (!patched) {
-        std::string name = failed < requests.size() ? requests[failed].name : "";
+        std::string name = name_of_patch(*ids, failed);
         unstage(*ids);
         return fail(patched.error().in("hook " + name));
     }
@@ -151,9 +207,17 @@ Result<std::vector<uint32_t>> HookSet::add(Views& views, std::span<const HookReq
     return ids;
 }
 
-void HookSet::retire(Hook& hook, std::string note) {
-    hook.state = State::retired;
-    hook.note = std::move(note);
+/// Of its patches some are gone; the others go with them, if they were in place.
+Status HookSet::retire(Views& views, Hook& hook) {
+    bool was_on = std::exchange(hook.state, State::retired) == State::on;
+    hook.note = changed_by_guest;
+    std::vector<kvm_views_patch> patches;
+    add_patches(hook, KVM_VIEWS_PATCH_REVERT, patches);
+    for (const kvm_views_patch& patch : patches)
+        if (was_on && patches.size() > 1)
+            if (auto gone = views.patch({&patch, 1}); !gone && gone.error().code() != ESTALE)
+                return fail(gone.error());
+    return {};
 }
 
 /// Patches those hooks that are in state `from`. One that the guest has changed is retired, and the
@@ -163,15 +227,20 @@ Result<HookSet::Change> HookSet::patch(Views& views, std::vector<uint32_t> ids, 
     std::erase_if(ids, [&](uint32_t id) { return hooks_.at(id).state != from; });
     Change change;
     while (!ids.empty()) {
-        size_t batch = std::min<size_t>(ids.size(), KVM_VIEWS_MAX_PATCHES);
         std::vector<kvm_views_patch> patches;
-        for (size_t i = 0; i < batch; i++)
-            patches.push_back(patch_of(hooks_.at(ids[i]), flags));
+        std::vector<size_t> owner; // of each patch, in ids
+        size_t batch = 0;
+        for (; batch < ids.size() && patches.size() + max_patches_of_hook <= KVM_VIEWS_MAX_PATCHES;
+             batch++) {
+            add_patches(hooks_.at(ids[batch]), flags, patches);
+            owner.resize(patches.size(), batch);
+        }
         uint32_t failed = 0;
         auto patched = views.patch(patches, &failed);
-        if (!patched && patched.error().code() == ESTALE && failed < batch) {
-            retire(hooks_.at(ids[failed]), "the guest has changed its code there");
-            ids.erase(ids.begin() + failed);
+        if (!patched && patched.error().code() == ESTALE && failed < owner.size()) {
+            auto stale = ids.begin() + static_cast<std::ptrdiff_t>(owner[failed]);
+            SM_TRY(retire(views, hooks_.at(*stale)));
+            ids.erase(stale);
             continue;
         }
         if (!patched)
@@ -199,16 +268,15 @@ Result<HookSet::Change> HookSet::remove(Views& views, std::span<const uint32_t> 
     return change;
 }
 
-std::optional<std::string> HookSet::overwritten(Gpa gpa) {
+Result<std::optional<uint32_t>> HookSet::overwritten(Views& views, Gpa gpa) {
     for (auto& [id, hook] : hooks_) {
         if (hook.state != State::on || gpa < hook.request.gpa ||
-            gpa >= hook.request.gpa + hook_bytes.size())
+            gpa >= hook.request.gpa + hook.request.original.size())
             continue;
-        retire(hook, "the guest has changed its code there");
-        return fmt::format("hook {} ({}) is retired: the guest has changed its code there", id,
-                           hook.request.name);
+        SM_TRY(retire(views, hook));
+        return std::optional(id);
     }
-    return std::nullopt;
+    return std::optional<uint32_t>();
 }
 
 void HookSet::tick(Views& views, bool rings_empty) {
@@ -220,7 +288,8 @@ void HookSet::tick(Views& views, bool rings_empty) {
         grace_.reset();
         parts_.table.reclaim();
         for (const Leaver& one : unlisted_) {
-            parts_.code.free(one.resume);
+            if (one.resume)
+                parts_.code.free(*one.resume);
             spent_.push_back(one.id);
         }
         unlisted_.clear();
@@ -234,6 +303,12 @@ void HookSet::tick(Views& views, bool rings_empty) {
     grace_.emplace(parts_.slots);
 }
 
+bool HookSet::leaves(const Displaced& place) const {
+    auto there = [rip = rip_of(place)](const Leaver& one) { return one.rip == rip; };
+    return std::any_of(leaving_.begin(), leaving_.end(), there) ||
+           std::any_of(unlisted_.begin(), unlisted_.end(), there);
+}
+
 HookStatus HookSet::status(uint32_t id) const {
     const Hook& hook = hooks_.at(id);
     HookCounts counts = parts_.counters.read(id);
@@ -241,7 +316,7 @@ HookStatus HookSet::status(uint32_t id) const {
     status.id = id;
     status.name = hook.request.name;
     status.address = hook.at().value;
-    status.gate = gate_name;
+    status.gate = shadowmon::name(hook.request.displaced.gate);
     status.state = hook.state == State::on ? "on" : hook.state == State::off ? "off" : "retired";
     status.note = hook.note;
     status.recorded = counts.recorded;
@@ -289,9 +364,8 @@ bool HookSet::covers(Gva at, size_t size) const {
 std::vector<std::pair<Gva, std::vector<std::byte>>> HookSet::covered() const {
     std::vector<std::pair<Gva, std::vector<std::byte>>> all;
     for (const auto& [id, hook] : hooks_) {
-        const auto& bytes = hook.request.original;
         if (hook.state == State::on)
-            all.emplace_back(hook.at(), std::vector<std::byte>(bytes.begin(), bytes.end()));
+            all.emplace_back(hook.at(), hook.request.original);
     }
     return all;
 }

@@ -11,7 +11,6 @@
 #include "src/vm/views.h"
 
 #include <algorithm>
-#include <array>
 #include <deque>
 #include <map>
 #include <optional>
@@ -25,10 +24,10 @@ namespace shadowmon {
 struct HookRequest {
     std::string name;    ///< of the user's, or of the monitor
     Displaced displaced; ///< instructions that the hook stands for
-    /// What the hook's bytes replace: the beginning of the instructions, and behind one of a
-    /// single byte that nothing falls through, whatever is there.
-    std::array<std::byte, hook_bytes.size()> original;
-    Gpa gpa; ///< of the first byte
+    /// The guest's bytes from there to the end of the instructions, or of the hook if that is
+    /// longer: behind an instruction of one byte that nothing falls through, whatever is there.
+    std::vector<std::byte> original;
+    Gpa gpa; ///< of the first byte; what follows in the guest's kernel follows there as well
     uint16_t type = SM_EVENT_HOOK;
     uint16_t flags = 0;
     std::optional<uint64_t> limit; ///< events per second
@@ -44,8 +43,9 @@ struct HookRequest {
 ///                        v      v      vCPUs outside      nobody reads the entry
 ///   remove():            leaving ---------------------> unlisted -----------------> free
 ///
-/// A hook whose bytes the guest has overwritten is retired: it stays listed, with the reason, until
-/// it is removed.
+/// The guest does not see hooks: it reads its own bytes, and before it writes to a byte of a
+/// displaced instruction the kernel takes the hook's bytes away and says so. Such a hook is
+/// retired: it stays listed, with the reason, until it is removed.
 class HookSet {
   public:
     /// All that the hooks need of a compartment; the region's memory has to outlive it.
@@ -56,6 +56,7 @@ class HookSet {
         HookCounters counters;
         std::vector<const sm_slot*> slots;
         uint64_t tsc_khz; ///< of the guest
+        Gva call_gate;    ///< where hooks by CALL lead
     };
     explicit HookSet(Parts parts) : parts_(std::move(parts)) {}
 
@@ -87,13 +88,16 @@ class HookSet {
     /// Takes hooks out for good.
     Result<Change> remove(Views& views, std::span<const uint32_t> ids);
 
-    /// The guest has overwritten a hook there, and the kernel has let go of it.
-    /// Returns what to tell the user, nothing if no hook is there.
-    std::optional<std::string> overwritten(Gpa gpa);
+    /// The guest writes to the patch there, which the kernel has taken back: what is left of its
+    /// hook goes, too, and it is retired. Returns its id; nothing if no hook is there.
+    Result<std::optional<uint32_t>> overwritten(Views& views, Gpa gpa);
 
     /// Brings hooks that are leaving a step further. `rings_empty`: every event that was recorded
     /// before this call has been given out.
     void tick(Views& views, bool rings_empty);
+
+    /// True while a hook is leaving that place: there can be no new one yet.
+    bool leaves(const Displaced& place) const;
 
     /// True while some hook is leaving.
     bool leaving() const { return !leaving_.empty() || !unlisted_.empty() || !spent_.empty(); }
@@ -124,23 +128,24 @@ class HookSet {
         HookRequest request;
         State state = State::staged;
         std::string note;
-        Resume resume{};
+        std::optional<Resume> resume;
         Gva at() const { return request.displaced.address(); }
-        Gva end() const { return std::max(request.displaced.end(), at() + hook_bytes.size()); }
+        Gva end() const { return at() + request.original.size(); }
     };
     /// A hook that the user sees no more.
     struct Leaver {
         uint32_t id;
         uint64_t rip;
-        Resume resume;
+        std::optional<Resume> resume;
     };
 
     Status stage_one(const HookRequest& request, std::vector<uint32_t>& ids);
     std::optional<uint32_t> take_id();
     Result<Change> patch(Views& views, std::vector<uint32_t> ids, State from, State to,
                          uint32_t flags);
-    kvm_views_patch patch_of(const Hook& hook, uint32_t flags) const;
-    void retire(Hook& hook, std::string note);
+    void add_patches(const Hook& hook, uint32_t flags, std::vector<kvm_views_patch>& patches) const;
+    Status retire(Views& views, Hook& hook);
+    std::string name_of_patch(std::span<const uint32_t> ids, size_t index) const;
     void let_go(std::map<uint32_t, Hook>::iterator hook);
 
     Parts parts_;

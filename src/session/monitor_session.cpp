@@ -5,6 +5,7 @@
 #include "src/compartment/compartment.h"
 #include "src/compartment/payload_image.h"
 #include "src/compartment/placement.h"
+#include "src/session/guest_survey.h"
 #include "src/events/shared_memory.h"
 
 #include <algorithm>
@@ -110,6 +111,10 @@ Status MonitorSession::build(const SessionOptions& options, const StepLog& log) 
     if (!gate)
         return fail(gate.error());
     gate_ = *gate;
+    auto call_gate = payload->symbol(SM_SYMBOL_GATE_CALL);
+    if (!call_gate)
+        return fail(call_gate.error());
+    call_gate_ = *call_gate;
     auto info = views_->info();
     if (!info)
         return fail(info.error());
@@ -189,10 +194,12 @@ Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog&
         return fail(vcpu.error());
     hooks_.emplace(HookSet::Parts{
         std::move(*table), std::move(code), HookLimits(limits_in(*layout_, region)),
-        HookCounters(std::move(counters), layout_->geometry().capacity), slots_, vcpu->tsc_khz});
+        HookCounters(std::move(counters), layout_->geometry().capacity), slots_, vcpu->tsc_khz,
+        call_gate_});
 
     HookPolicy policy;
     policy.branch_tracking = vcpu->cr4 & cr4_cet;
+    policy.call_gate = options.call_gate && !preempts_kernel_code(*kernel_, memory_);
     user_hooks_.emplace(*views_, *kernel_, memory_, *hooks_, policy);
     auto ids = hooks_->stage(monitors_);
     if (!ids)
@@ -208,7 +215,8 @@ Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog&
     }
     for (const HookStatus& hook : hooks_->list()) {
         merger_->decoder().set_hook_name(hook.id, hook.name);
-        log(fmt::format("hook {} in {} at {:#x}: {}", hook.id, hook.name, hook.address,
+        log(fmt::format("hook {} ({}) in {} at {:#x}: {}", hook.id, hook.gate, hook.name,
+                        hook.address,
                         hooks_->request(hook.id).displaced.instructions.front().text()));
     }
     return {};
@@ -325,7 +333,12 @@ void MonitorSession::tick() {
         hooks_->tick(*views_, !merger_->holding());
 }
 
-std::string MonitorSession::overwritten(Gpa gpa) { return hooks_->overwritten(gpa).value_or(""); }
+std::vector<std::string> MonitorSession::overwritten(std::span<const Gpa> places) {
+    auto what = user_hooks_->overwritten(places);
+    for (uint32_t id : what.added)
+        merger_->decoder().set_hook_name(id, hooks_->request(id).name);
+    return what.notes;
+}
 
 bool MonitorSession::quiet() const {
     return std::none_of(slots_.begin(), slots_.end(), [](const sm_slot* slot) {

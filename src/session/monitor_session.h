@@ -24,6 +24,7 @@ struct SessionOptions {
     std::vector<std::string> hooks;                 ///< that the user names
     std::optional<uint64_t> hook_limit;             ///< events per second of each of them
     uint32_t hook_capacity = default_hook_capacity; ///< hooks at a time, those added later too
+    bool call_gate = true;                          ///< hooks by CALL where they are possible
     uint32_t ring_size = 1u << 20;
     sm_full_mode full_mode = SM_FULL_DROP;
     std::optional<SymbolFile> symbols; ///< what the user knows of the guest's kernel
@@ -62,8 +63,8 @@ class MonitorSession {
     /// After each poll of the merger: brings hooks that are leaving a step further.
     void tick();
 
-    /// What the user should know of a hook that the guest has overwritten; empty if there is none.
-    std::string overwritten(Gpa gpa);
+    /// The guest has written to the places of hooks. Returns what the user should know of it.
+    std::vector<std::string> overwritten(std::span<const Gpa> places);
     uint64_t pause_tsc() const { return pause_tsc_; } ///< host TSC ticks of the arming pause
 
     /// What the views counted since the VM was armed; after detach(), up to then.
@@ -123,6 +124,7 @@ class MonitorSession {
     EntryPlan entry_{};
     std::optional<Layout> layout_;
     Gva gate_;
+    Gva call_gate_;
     Gpa region_gpa_;
     std::optional<RegionMapping> region_;
     std::optional<Merger> merger_;

@@ -113,14 +113,20 @@ void TraceLoop::free_stray_slots() {
 }
 
 std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& events) {
+    std::vector<Gpa> overwritten;
     for (const kvm_views_event& event : events) {
         if (event.type == KVM_VIEWS_EVENT_RESET) {
             was_reset_ = true;
             return TraceEnd::vm_reset;
         }
-        if (event.type != KVM_VIEWS_EVENT_CALL)
+        if (event.type == KVM_VIEWS_EVENT_OVERWRITTEN)
+            overwritten.emplace_back(event.gpa);
+        else if (event.type != KVM_VIEWS_EVENT_CALL)
             incident(describe(event));
     }
+    if (!overwritten.empty())
+        for (const std::string& note : session_.overwritten(overwritten))
+            incident(note);
     return std::nullopt;
 }
 

@@ -13,6 +13,7 @@ namespace shadowmon {
 namespace {
 
 constexpr std::chrono::milliseconds between_polls{1};
+constexpr std::chrono::seconds time_to_leave{3};
 
 Result<std::unique_ptr<HookPlanner>>
 make_planner(const KernelInfo& kernel, const PhysicalMemory& memory, HookPolicy policy,
@@ -57,17 +58,84 @@ Result<UserHooks::Planned> UserHooks::plan(const std::vector<std::string>& words
     Planned planned;
     planned.notes = std::move(found->notes);
     for (NamedPlace& place : found->places) {
-        Gva at = place.displaced.address();
-        auto gpa = kernel_.to_gpa(at);
-        if (!gpa)
-            return fail(gpa.error().in(place.name));
-        auto bytes = planner_->code().map.bytes(at, at + hook_bytes.size());
-        HookRequest request{
-            std::move(place.name), std::move(place.displaced), {}, *gpa, SM_EVENT_HOOK, 0, limit};
-        std::copy(bytes.begin(), bytes.end(), request.original.begin());
-        planned.requests.push_back(std::move(request));
+        auto request = request_for(std::move(place), limit);
+        if (!request)
+            return fail(request.error());
+        planned.requests.push_back(std::move(*request));
     }
     return planned;
+}
+
+Result<HookRequest> UserHooks::request_for(NamedPlace place, std::optional<uint64_t> limit) const {
+    Gva at = place.displaced.address();
+    auto gpa = kernel_.to_gpa(at);
+    if (!gpa)
+        return fail(gpa.error().in(place.name));
+    size_t size = std::max(place.displaced.bytes.size(), hook_size(place.displaced.gate));
+    auto bytes = planner_->code().map.bytes(at, at + size);
+    return HookRequest{std::move(place.name),
+                       std::move(place.displaced),
+                       {bytes.begin(), bytes.end()},
+                       *gpa,
+                       SM_EVENT_HOOK,
+                       0,
+                       limit};
+}
+
+/// The same function, with an INT 20 behind the NOP that the guest wants for itself.
+Result<HookRequest> UserHooks::beside(const HookRequest& called) const {
+    const Function* function = planner_->code().map.function(called.displaced.address());
+    auto place = HookNames(*planner_, kernel_.symbols, HookNames::Calls::avoided)
+                     .beginning_of(function->start, called.name);
+    if (!place)
+        return fail(place.error());
+    return request_for(std::move(*place), called.limit);
+}
+
+UserHooks::Overwritten UserHooks::overwritten(std::span<const Gpa> places) {
+    Overwritten out;
+    std::vector<HookRequest> requests;
+    for (Gpa gpa : places) {
+        auto id = hooks_.overwritten(views_, gpa);
+        if (!id)
+            out.notes.push_back(id.error().message());
+        if (!id || !*id)
+            continue;
+        const HookRequest& old = hooks_.request(**id);
+        std::string what =
+            fmt::format("hook {} ({}) is retired: the guest writes to its place", **id, old.name);
+        if (old.displaced.gate == Gate::call) {
+            if (auto request = beside(old)) {
+                what += fmt::format("; it goes on at {}, less the calls in between",
+                                    planner_->where(request->displaced.address()));
+                requests.push_back(std::move(*request));
+            } else {
+                what += "; " + request.error().message();
+            }
+        }
+        out.notes.push_back(what);
+    }
+    auto ids = hooks_.add(views_, requests);
+    if (ids)
+        out.added = std::move(*ids);
+    else
+        out.notes.push_back(ids.error().in("put hooks elsewhere").message());
+    return out;
+}
+
+/// Hooks that were there before need a moment to leave.
+void UserHooks::wait_until_left(const std::vector<HookRequest>& requests,
+                                const Meanwhile& meanwhile) const {
+    auto deadline = std::chrono::steady_clock::now() + time_to_leave;
+    auto left = [&] {
+        return std::none_of(requests.begin(), requests.end(), [&](const HookRequest& request) {
+            return hooks_.leaves(request.displaced);
+        });
+    };
+    while (!left() && std::chrono::steady_clock::now() < deadline) {
+        meanwhile();
+        std::this_thread::sleep_for(between_polls);
+    }
 }
 
 Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command,
@@ -80,11 +148,12 @@ Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command,
         // What is hooked already is no reason to refuse the rest of a pattern.
         size_t wanted = planned->requests.size();
         std::erase_if(planned->requests, [&](const HookRequest& request) {
-            return hooks_.covers(request.displaced.address(), hook_bytes.size());
+            return hooks_.covers(request.displaced.address(), request.original.size());
         });
         if (planned->requests.size() < wanted)
             planned->notes.push_back(fmt::format("{} of {} places have a hook already",
                                                  wanted - planned->requests.size(), wanted));
+        wait_until_left(planned->requests, meanwhile);
         auto ids = hooks_.add(views_, planned->requests);
         if (ids || ids.error().code() != ESTALE || fresh) {
             notes = std::move(planned->notes);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "src/guest/kernel_info.h"
-#include "src/hooks/hook_planner.h"
+#include "src/hooks/hook_names.h"
 #include "src/session/hook_set.h"
 
 #include <functional>
@@ -36,8 +36,19 @@ class UserHooks {
 
     HookReply answer(const HookCommand& command, const Meanwhile& meanwhile);
 
+    /// What became of hooks whose places the guest writes to.
+    struct Overwritten {
+        std::vector<std::string> notes;
+        std::vector<uint32_t> added; ///< in place of hooks by CALL, as INT 20 behind it
+    };
+    Overwritten overwritten(std::span<const Gpa> places);
+
   private:
     Status read_code(const Meanwhile& meanwhile);
+    Result<HookRequest> request_for(NamedPlace place, std::optional<uint64_t> limit) const;
+    Result<HookRequest> beside(const HookRequest& called) const;
+    void wait_until_left(const std::vector<HookRequest>& requests,
+                         const Meanwhile& meanwhile) const;
     Result<std::vector<uint32_t>> add(const HookCommand& command, std::vector<std::string>& notes,
                                       const Meanwhile& meanwhile);
     Result<std::vector<uint32_t>> change(const HookCommand& command,

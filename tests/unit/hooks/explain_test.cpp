@@ -85,6 +85,17 @@ TEST_F(Explain, TheNameOfAnOperandStaysTheSame) {
     EXPECT_NE(e.pieces[0].code[0].bytes, e.displaced[0].bytes);
 }
 
+TEST_F(Explain, ByCall) {
+    made_.patched(f_, Refusal::ftrace);
+    HookPlanner planner = made_.planner(*info_, {.call_gate = true});
+    Explanation e = explain(planner, *info_, f_);
+    EXPECT_EQ(e.gate, Gate::call);
+    EXPECT_TRUE(e.call_site);
+    EXPECT_TRUE(e.refusal.empty()) << e.refusal;
+    EXPECT_EQ(e.displaced.size(), 1u);
+    EXPECT_TRUE(e.pieces.empty()) << "nothing has to run elsewhere";
+}
+
 TEST_F(Explain, Refusals) {
     Explanation e = at(0);
     EXPECT_EQ(e.judgement.refusal, Refusal::ftrace);

@@ -73,6 +73,28 @@ TEST_F(HookNamesTest, FunctionsBeginBehindWhatTheKernelKeepsThere) {
     EXPECT_EQ(only("marked"), marked_);
 }
 
+TEST_F(HookNamesTest, ByCallWhereFtraceHasItsNop) {
+    kernel_.patched(read_, Refusal::ftrace);
+    kernel_.patched(marked_ + 4, Refusal::ftrace);
+    kernel_.patched(write_, Refusal::static_key); // of the same shape
+    KernelInfo info = kernel_.info();
+    HookPlanner planner = kernel_.planner(info, {.call_gate = true});
+    auto place = [&](HookNames::Calls calls, const char* word) {
+        auto found = HookNames(planner, info.symbols, calls).find({word}, 1);
+        EXPECT_TRUE(found) << found.error().message();
+        const Displaced& displaced = found->places.at(0).displaced;
+        EXPECT_TRUE(found->notes.empty());
+        return std::pair(displaced.address(), displaced.gate);
+    };
+    using Place = std::pair<Gva, Gate>;
+    constexpr auto wanted = HookNames::Calls::wanted, avoided = HookNames::Calls::avoided;
+    EXPECT_EQ(place(wanted, "vfs_read"), Place(read_, Gate::call));
+    EXPECT_EQ(place(wanted, "marked"), Place(marked_ + 4, Gate::call));
+    EXPECT_EQ(place(wanted, "vfs_write"), Place(write_ + 5, Gate::interrupt));
+    EXPECT_EQ(place(avoided, "vfs_read"), Place(read_ + 5, Gate::interrupt));
+    EXPECT_EQ(place(avoided, "marked"), Place(marked_, Gate::interrupt));
+}
+
 TEST_F(HookNamesTest, WhatCannotBeHookedIsPassedOverAndTold) {
     auto found = find({"arguments_survive"});
     ASSERT_TRUE(found) << found.error().message();

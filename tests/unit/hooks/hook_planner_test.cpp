@@ -137,6 +137,32 @@ TEST(HookPlanner, WhatTheKernelDoesWithAPlace) {
     EXPECT_EQ(made.refusal(1), Refusal::jump_target);
 }
 
+TEST(HookPlanner, ByCallOnlyOnAWholeNopOfFtrace) {
+    Made made{{0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3, 0xcc}};
+    made.policy.call_gate = true;
+    EXPECT_EQ(made.refusal(), Refusal::ftrace) << "ftrace does not say that the place is its own";
+    made.patched = {{start, Refusal::ftrace}};
+    Judgement judgement = made.judge();
+    EXPECT_EQ(judgement.refusal, Refusal::none);
+    EXPECT_EQ(judgement.gate, Gate::call);
+    auto plan = made.planner().plan(start);
+    ASSERT_TRUE(plan) << plan.error().message();
+    EXPECT_EQ(plan->gate, Gate::call);
+    EXPECT_EQ(plan->bytes.size(), call_hook_size);
+    made.targets = {start + 4};
+    EXPECT_EQ(made.refusal(), Refusal::jumped_into);
+    made.targets = {start + 5};
+    EXPECT_EQ(made.refusal(), Refusal::none);
+    made.function = Refusal::noinstr;
+    EXPECT_EQ(made.refusal(), Refusal::noinstr);
+    made.function = Refusal::none;
+    made.policy.call_gate = false;
+    EXPECT_EQ(made.refusal(), Refusal::ftrace);
+    made.policy.call_gate = true;
+    made.patched = {{start, Refusal::static_key}};
+    EXPECT_EQ(made.refusal(), Refusal::static_key);
+}
+
 TEST(HookPlanner, PlacesOfFtraceWithoutItsList) {
     Made entry{{0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3, 0xcc}};
     EXPECT_EQ(entry.refusal(), Refusal::ftrace);

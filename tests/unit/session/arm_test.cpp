@@ -70,8 +70,11 @@ TEST_P(Arm, PatchesOneBatchInOrder) {
     EXPECT_EQ(batch[1].gpa, info.idt_gpa.value + 20 * 16);
     EXPECT_EQ(batch[1].len, 16u);
     for (size_t i = 2; i < batch.size(); i++) {
-        EXPECT_EQ(batch[i].flags, KVM_VIEWS_PATCH_HOOK);
-        EXPECT_EQ(batch[i].len, 2u);
+        EXPECT_EQ(batch[i].flags, KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE);
+        // The whole instruction, whose end stays as it is.
+        EXPECT_GE(batch[i].len, 2u);
+        for (uint32_t byte = 2; byte < batch[i].len; byte++)
+            EXPECT_EQ(batch[i].bytes[byte], batch[i].expect[byte]);
         EXPECT_EQ(batch[i].bytes[0], 0xcd);
         EXPECT_EQ(batch[i].bytes[1], 0x14);
     }

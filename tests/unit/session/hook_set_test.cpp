@@ -19,6 +19,9 @@ constexpr uint32_t capacity = 16;
 
 /// `mov rbp, rsp` again and again.
 constexpr std::byte instruction[] = {std::byte{0x48}, std::byte{0x89}, std::byte{0xe5}};
+constexpr std::byte long_nop[] = {std::byte{0x0f}, std::byte{0x1f}, std::byte{0x44}, std::byte{0},
+                                  std::byte{0}};
+constexpr Gva call_gate(SM_COMPARTMENT_GVA + SM_GATE_OFFSET + 0x100);
 
 class HookSetTest : public testing::Test {
   protected:
@@ -39,7 +42,8 @@ class HookSetTest : public testing::Test {
                                       HookLimits(limits_),
                                       HookCounters({counters_}, capacity),
                                       {&slot_},
-                                      1'000'000});
+                                      1'000'000,
+                                      call_gate});
     }
 
     int ioctl(unsigned long request, void* argument) {
@@ -57,9 +61,13 @@ class HookSetTest : public testing::Test {
     int patch(kvm_views_patches& batch) {
         std::span patches(reinterpret_cast<kvm_views_patch*>(batch.patches), batch.nr);
         for (uint32_t i = 0; i < batch.nr; i++) {
-            EXPECT_EQ(patches[i].len, 2u);
-            EXPECT_TRUE(patches[i].flags & KVM_VIEWS_PATCH_HOOK);
-            if (std::memcmp(&guest_[patches[i].gpa - text_gpa.value], patches[i].expect, 2) != 0) {
+            constexpr uint32_t hidden = KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE;
+            EXPECT_EQ(patches[i].flags & hidden, hidden);
+            EXPECT_LE(patches[i].gpa % SM_PAGE_SIZE + patches[i].len, SM_PAGE_SIZE);
+            size_t at = patches[i].gpa - text_gpa.value;
+            // What the kernel has taken back is not there any more.
+            if (std::memcmp(&guest_[at], patches[i].expect, patches[i].len) != 0 ||
+                ((patches[i].flags & KVM_VIEWS_PATCH_REVERT) && !undo_.count(at))) {
                 batch.failed_index = i;
                 errno = ESTALE;
                 return -1;
@@ -68,15 +76,23 @@ class HookSetTest : public testing::Test {
         for (const kvm_views_patch& one : patches) {
             size_t at = one.gpa - text_gpa.value;
             if (one.flags & KVM_VIEWS_PATCH_REVERT) {
-                std::memcpy(&guest_[at], undo_.at(at).data(), 2);
-                undo_.erase(at);
+                take_back(at);
             } else {
-                std::memcpy(undo_[at].data(), &guest_[at], 2);
-                std::memcpy(&guest_[at], one.bytes, 2);
+                auto first = guest_.begin() + static_cast<std::ptrdiff_t>(at);
+                undo_[at].assign(first, first + one.len);
+                std::memcpy(&guest_[at], one.bytes, one.len);
             }
+            flags_ |= one.flags;
         }
         batch.pause_tsc = 100;
         return 0;
+    }
+
+    /// As the kernel does it for a revert, and before the guest writes there.
+    void take_back(size_t at) {
+        std::copy(undo_.at(at).begin(), undo_.at(at).end(),
+                  guest_.begin() + static_cast<std::ptrdiff_t>(at));
+        undo_.erase(at);
     }
 
     static HookRequest request(size_t n, std::optional<uint64_t> limit = {}) {
@@ -84,12 +100,22 @@ class HookSetTest : public testing::Test {
         auto decoded = Instruction::decode(at, instruction);
         HookRequest request{"hook" + std::to_string(n),
                             {{*decoded}, {std::begin(instruction), std::end(instruction)}},
-                            {instruction[0], instruction[1]},
+                            {std::begin(instruction), std::end(instruction)},
                             text_gpa + 3 * n,
                             SM_EVENT_HOOK,
                             0,
                             limit};
         return request;
+    }
+    /// A hook on a NOP of five bytes, which is put there.
+    HookRequest call_request(size_t offset) {
+        std::copy(std::begin(long_nop), std::end(long_nop),
+                  guest_.begin() + static_cast<std::ptrdiff_t>(offset));
+        auto decoded = Instruction::decode(text + offset, long_nop);
+        std::vector<std::byte> bytes(std::begin(long_nop), std::end(long_nop));
+        return {
+            "called", {{*decoded}, bytes, Gate::call}, bytes, text_gpa + offset, SM_EVENT_HOOK, 0,
+            {}};
     }
     uint32_t add(size_t n) {
         HookRequest one = request(n);
@@ -105,7 +131,8 @@ class HookSetTest : public testing::Test {
     }
 
     std::vector<std::byte> guest_;
-    std::map<size_t, std::array<std::byte, 2>> undo_;
+    std::map<size_t, std::vector<std::byte>> undo_;
+    uint32_t flags_ = 0; // of all patches so far
     std::vector<sm_hook> table_;
     std::vector<std::byte> area_;
     std::vector<sm_limit> limits_;
@@ -205,6 +232,7 @@ TEST_F(HookSetTest, OnePlaceOneHook) {
 
 TEST_F(HookSetTest, WhatTheGuestOverwritesIsRetired) {
     uint32_t a = add(1), b = add(2), c = add(3);
+    take_back(6);
     guest_[6] = std::byte{0xcc};
     auto off = hooks_->disable(views_, std::vector{a, b, c});
     ASSERT_TRUE(off) << off.error().message();
@@ -216,14 +244,70 @@ TEST_F(HookSetTest, WhatTheGuestOverwritesIsRetired) {
     ASSERT_TRUE(hooks_->enable(views_, std::vector{a, b, c}));
     EXPECT_EQ(hooks_->status(b).state, "retired");
 
-    auto told = hooks_->overwritten(text_gpa + 3);
-    ASSERT_TRUE(told);
-    EXPECT_NE(told->find("hook1"), std::string::npos);
+    take_back(3);
+    auto retired = hooks_->overwritten(views_, text_gpa + 3);
+    ASSERT_TRUE(retired);
+    EXPECT_EQ(*retired, a);
     EXPECT_EQ(hooks_->status(a).state, "retired");
-    EXPECT_FALSE(hooks_->overwritten(text_gpa + 3)) << "once";
-    EXPECT_FALSE(hooks_->overwritten(text_gpa + 300));
+    EXPECT_FALSE(*hooks_->overwritten(views_, text_gpa + 3)) << "once";
+    EXPECT_FALSE(*hooks_->overwritten(views_, text_gpa + 300));
+    take_back(9);
+    retired = hooks_->overwritten(views_, text_gpa + 11);
+    EXPECT_EQ(*retired, c) << "the last byte of the displaced instruction";
     ASSERT_TRUE(hooks_->remove(views_, std::vector{a, b, c}));
+    EXPECT_TRUE(undo_.empty());
     leave();
+}
+
+TEST_F(HookSetTest, OnTwoPagesTheGuestMayWriteToEither) {
+    constexpr size_t at = text_size - 1;
+    guest_.resize(text_size + 2);
+    HookRequest one = request(0);
+    auto decoded = Instruction::decode(text + at, instruction);
+    std::copy(std::begin(instruction), std::end(instruction), guest_.begin() + std::ptrdiff_t{at});
+    const std::vector<std::byte> before = guest_;
+    one.displaced.instructions = {*decoded};
+    one.gpa = text_gpa + at;
+    for (size_t written : {at, text_size}) {
+        auto ids = hooks_->add(views_, {&one, 1});
+        ASSERT_TRUE(ids) << ids.error().message();
+        EXPECT_EQ(undo_.size(), 2u);
+        take_back(written);
+        auto retired = hooks_->overwritten(views_, text_gpa + written);
+        ASSERT_TRUE(retired) << retired.error().message();
+        EXPECT_EQ(*retired, ids->front());
+        EXPECT_TRUE(undo_.empty());
+        EXPECT_EQ(guest_, before);
+        ASSERT_TRUE(hooks_->remove(views_, *ids));
+        EXPECT_TRUE(hooks_->leaves(one.displaced)) << "and is not to be put there yet";
+        leave();
+        EXPECT_FALSE(hooks_->leaves(one.displaced));
+    }
+}
+
+TEST_F(HookSetTest, ByCall) {
+    constexpr size_t at = 300;
+    HookRequest one = call_request(at);
+    const std::vector<std::byte> before = guest_, code = area_;
+    auto ids = hooks_->add(views_, {&one, 1});
+    ASSERT_TRUE(ids) << ids.error().message();
+    EXPECT_TRUE(flags_ & KVM_VIEWS_PATCH_CALL);
+    EXPECT_EQ(hooks_->status(ids->front()).gate, "call");
+    auto call = Instruction::decode(text + at, std::span(guest_).subspan(at));
+    ASSERT_TRUE(call);
+    EXPECT_EQ(call->branch_target(), call_gate);
+    EXPECT_EQ(area_, code) << "nothing is displaced";
+    auto entry = std::find_if(table_.begin(), table_.end(), [](const sm_hook& hook) {
+        return hook.rip == (text + at + 5).value;
+    });
+    ASSERT_NE(entry, table_.end());
+    EXPECT_EQ(entry->flags, SM_HOOK_CALL);
+    ASSERT_TRUE(hooks_->remove(views_, *ids));
+    EXPECT_EQ(guest_, before);
+    leave();
+    flags_ = 0;
+    add(1);
+    EXPECT_FALSE(flags_ & KVM_VIEWS_PATCH_CALL);
 }
 
 TEST_F(HookSetTest, Selection) {

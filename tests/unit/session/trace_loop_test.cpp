@@ -111,7 +111,8 @@ TEST_F(Loop, SignalEndsCleanly) {
     std::string text = finish_and_read();
     EXPECT_EQ(lines(text, "\"getpid\""), 10u + 1u); // and once in the summary
     EXPECT_EQ(vm_->batches.size(), 2u);
-    EXPECT_EQ(vm_->batches[1][0].flags, KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_REVERT);
+    EXPECT_EQ(vm_->batches[1][0].flags,
+              KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE | KVM_VIEWS_PATCH_REVERT);
     EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
     EXPECT_EQ(loop_->events(), 10u);
     EXPECT_EQ(notices_, "");

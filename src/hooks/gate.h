@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "src/base/address.h"
+
+#include <array>
+#include <cstddef>
+
+namespace shadowmon {
+
+/// How the guest comes from a hook into the compartment.
+enum class Gate {
+    interrupt, ///< INT 20, for any instruction
+    call,      ///< CALL, in place of the 5-byte NOP at which ftrace keeps a function's tracers
+};
+
+/// One word, for lists and machines.
+const char* name(Gate gate);
+
+/// The bytes of a hook: INT 20.
+inline constexpr std::array<std::byte, 2> hook_bytes{std::byte{0xcd}, std::byte{0x14}};
+inline constexpr size_t call_hook_size = 5;
+
+constexpr size_t hook_size(Gate gate) {
+    return gate == Gate::interrupt ? hook_bytes.size() : call_hook_size;
+}
+
+/// A CALL at `at` of `target`, which is within reach.
+std::array<std::byte, call_hook_size> call_hook(Gva at, Gva target);
+
+} // namespace shadowmon
