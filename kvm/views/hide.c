@@ -62,7 +62,8 @@ int kvm_views_hide(struct kvm_views *views, gfn_t gfn)
 	return 0;
 }
 
-void kvm_views_zap_hidden(struct kvm_views *views)
+/* True: there was one, and it is not mapped as before any more. */
+bool kvm_views_zap_hidden(struct kvm_views *views)
 {
 	struct kvm *kvm = views->kvm;
 	unsigned long gfn;
@@ -72,7 +73,7 @@ void kvm_views_zap_hidden(struct kvm_views *views)
 	lockdep_assert_held(&views->lock);
 
 	if (!xa_marked(&views->hidden, VIEWS_MAPPED))
-		return;
+		return false;
 
 	/* Who makes an entry holds mmu_lock while it asks for the rights. */
 	write_lock(&kvm->mmu_lock);
@@ -83,6 +84,7 @@ void kvm_views_zap_hidden(struct kvm_views *views)
 	if (flush)
 		kvm_flush_remote_tlbs(kvm);
 	write_unlock(&kvm->mmu_lock);
+	return true;
 }
 
 static bool views_hides(struct kvm_views *views, gfn_t gfn)

@@ -206,7 +206,7 @@ void kvm_views_log_dirty(struct kvm_vcpu *vcpu);
 /* hide.c */
 unsigned int kvm_views_hidden_rights(struct kvm_views *views, unsigned int view, gfn_t gfn);
 int kvm_views_hide(struct kvm_views *views, gfn_t gfn);
-void kvm_views_zap_hidden(struct kvm_views *views);
+bool kvm_views_zap_hidden(struct kvm_views *views);
 void kvm_views_unhide(struct kvm_views *views, gfn_t gfn);
 void kvm_views_unhide_all(struct kvm_views *views);
 void kvm_views_rehide_work(struct work_struct *work);

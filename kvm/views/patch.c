@@ -185,7 +185,12 @@ static int views_hide_batch(struct kvm_views *views, struct views_batch *batch)
 		if (r)
 			return r;
 	}
-	kvm_views_zap_hidden(views);
+	/*
+	 * A vCPU may be emulating an access to a page that it found not hidden: it is
+	 * done when it drops kvm->srcu. After that everybody asks for the patches.
+	 */
+	if (kvm_views_zap_hidden(views))
+		synchronize_srcu_expedited(&views->kvm->srcu);
 	return 0;
 }
 
