@@ -10,7 +10,7 @@
  *          -> (PATCH, QUIESCE, PROTECT, read, poll)* -> DISABLE or close
  *
  * DISABLE, close and the death of the owner do the same: hook bytes go back
- * first, every vCPU leaves the compartment, then the remaining patches go back
+ * first, every vCPU leaves the compartment for good, then the remaining patches go back
  * and the views go away. DISABLE waits for that (interruptibly); close starts it.
  *
  * All addresses and lengths are bytes unless a name says pages (4 KiB each).
@@ -195,7 +195,7 @@ struct kvm_views_enable {
 #define KVM_VIEWS_PATCH_HOOK 1u   /* restored before the drain; all others after it */
 #define KVM_VIEWS_PATCH_REVERT 2u /* expect is the patch in place; what it replaced goes back */
 #define KVM_VIEWS_PATCH_HIDE 4u   /* the guest reads what the patch replaced */
-#define KVM_VIEWS_PATCH_CALL 8u   /* with HOOK: a CALL, entered with the guest's IF */
+#define KVM_VIEWS_PATCH_CALL 8u   /* a hook that is a CALL; only with HOOK */
 
 /*
  * One write to guest RAM; must not cross a page.
@@ -209,6 +209,16 @@ struct kvm_views_enable {
  * What the emulator cannot do is let through, and reported as EVENT_VIOLATION: the
  * page can be read for some milliseconds, or all of its hidden patches go before a
  * write. PROTECT of such a page still says what is forbidden.
+ *
+ * A CALL is delivered with the guest's IF: an interrupt may come while the first
+ * instructions of the gate run, and returns there later, while RIP is elsewhere. So
+ * once a patch with PATCH_CALL has gone, by whatever way, QUIESCE and the end of the
+ * views wait for more: that each vCPU has been seen outside of the compartment and
+ * in user mode, halted, or reset. A vCPU that its VMM has paused in the kernel is
+ * waited for until it runs again. With MWAIT left to the guest its idle loop looks
+ * like any other kernel code, only user mode counts. If the guest's kernel schedules
+ * on the way out of an interrupt of kernel code, a task can take such a return away
+ * with it, and nobody can wait for that: put no CALLs there.
  */
 struct kvm_views_patch {
     __u64 gpa;
@@ -228,7 +238,7 @@ struct kvm_views_patches {
     __u32 nr;
     __u32 failed_index; /* out */
     __u64 pause_tsc;    /* out: host TSC ticks that the vCPUs stood still */
-    __u32 inside;       /* out: vCPUs that were inside the compartment meanwhile */
+    __u32 inside;       /* out: vCPUs that were inside meanwhile, or may return there */
     __u32 pad;
 };
 
@@ -308,7 +318,8 @@ struct kvm_views_event {
  * gate's range, that is about to take a software interrupt, or that is in an NMI
  * handler. Only such vCPUs are made to exit, and none stands still. What the guest
  * itself keeps on a stack is not looked at: a displaced instruction that faults is
- * returned to when the guest's handler is done.
+ * returned to when the guest's handler is done. After the end of a CALL (PATCH_CALL)
+ * the frames of interrupts do count, in the way described there.
  * EAGAIN: a vCPU stays inside, because its VMM keeps it paused, because it waits
  * for KVM_VIEWS_RESUME, or because the guest keeps it there; nobody waits longer
  * than about a second. EINTR: a signal came.

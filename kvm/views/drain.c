@@ -2,7 +2,8 @@
 /*
  * EPT views: the way out. Hooks go first, so that nobody enters the compartment
  * any more. vCPUs that are inside run on until they have left it, the last
- * steps are taken when all are outside. All of it is done by a work item, which
+ * steps are taken when all are outside and, if there were CALLs among the hooks, none
+ * can return there (calls.c). All of it is done by a work item, which
  * vCPUs on their way into the guest queue again while the drain lasts: the owner
  * may be dying, and nothing that can be killed may restore guest memory. A vCPU
  * that its VMM keeps paused inside delays the end, but nobody who closes the fd
@@ -12,6 +13,10 @@
 
 #include "views/internal.h"
 #include "views/views_mmu.h"
+
+/* How often to look at a vCPU that may return, while its VMM runs it and while not. */
+#define VIEWS_RETURN_POLL	DIV_ROUND_UP(HZ, 50)
+#define VIEWS_PAUSED_POLL	HZ
 
 static bool views_anyone_inside(struct kvm_views *views)
 {
@@ -28,22 +33,47 @@ static bool views_anyone_inside(struct kvm_views *views)
 /*
  * Leaving the compartment makes no exit, so vCPUs inside are made to exit. Each
  * of them queues the work again on its way back into the guest, a tick later if
- * it is still inside. Returns false if there is none.
+ * it is still inside. One that may return there can halt instead of entering: the
+ * work looks for itself, too. Returns false if there is none.
  */
 static bool views_kick_inside(struct kvm_views *views)
 {
+	unsigned long i, poll = 0;
 	struct kvm_vcpu *vcpu;
-	unsigned long i;
 	bool kicked = false;
 
 	kvm_for_each_vcpu(i, vcpu, views->kvm) {
-		if (!READ_ONCE(vcpu->arch.views->inside))
+		bool may_return = kvm_views_may_return(vcpu);
+
+		if (!may_return && !READ_ONCE(vcpu->arch.views->inside))
 			continue;
 		kvm_make_request(KVM_REQ_VIEWS, vcpu);
 		kvm_vcpu_kick(vcpu);
 		kicked = true;
+
+		if (may_return && mutex_is_locked(&vcpu->mutex))
+			poll = VIEWS_RETURN_POLL;
+		else if (may_return && !poll)
+			poll = VIEWS_PAUSED_POLL;
 	}
+
+	/* If a vCPU has queued it for earlier, that stands. */
+	if (poll)
+		queue_delayed_work(system_wq, &views->drain, poll);
 	return kicked;
+}
+
+/*
+ * On the thread of a vCPU that has been made to exit. Earlier than the work would look
+ * for itself.
+ */
+void kvm_views_hasten_drain(struct kvm_vcpu *vcpu)
+{
+	struct kvm_views *views = vcpu->kvm->arch.views;
+	struct kvm_vcpu_views *v = vcpu->arch.views;
+
+	if (READ_ONCE(views->state) == KVM_VIEWS_STATE_DRAINING)
+		mod_delayed_work(system_wq, &views->drain, v->inside || v->may_return);
 }
 
 /* All vCPUs are outside and none has views any more. */

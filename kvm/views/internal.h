@@ -7,7 +7,8 @@
  * (holding views->lock) with kvm->srcu dropped. views->undo_sem is taken inside
  * of views->lock, or by a vCPU inside of kvm->srcu, for whose readers nobody may
  * wait while holding it. views->snapshot_lock is taken outside of vcpu->mutex and
- * never together with views->lock. views->premap_lock is a vCPU's, within
+ * never together with views->lock, within which vcpu->mutex is at most tried.
+ * views->premap_lock is a vCPU's, within
  * kvm->srcu and outside of mmu_lock; who holds it waits for nobody else.
  */
 #ifndef __KVM_X86_VIEWS_INTERNAL_H
@@ -51,6 +52,7 @@ struct kvm_views_undo {
 	u8 len;
 	bool hook;
 	bool hide;
+	bool call;
 	u8 old[KVM_VIEWS_MAX_PATCH_LEN];
 	u8 new[KVM_VIEWS_MAX_PATCH_LEN];
 };
@@ -87,6 +89,7 @@ struct kvm_views {
 	struct work_struct retire;
 	struct delayed_work rehide;
 	bool hooks_restored;
+	bool calls_gone;		/* to be told to kvm_views_mark_returns() */
 	struct xarray dirty;		/* gfns of patches, until they are in a dirty ring */
 	struct delayed_work drain;
 
@@ -195,6 +198,11 @@ int kvm_views_wait_while(struct kvm_vcpu *vcpu, bool *condition);
 u32 kvm_views_mark_lingering(struct kvm_views *views);
 int kvm_views_quiesce(struct kvm_views *views);
 
+/* calls.c */
+void kvm_views_mark_returns(struct kvm_views *views);
+void kvm_views_note_return(struct kvm_vcpu *vcpu);
+bool kvm_views_may_return(struct kvm_vcpu *vcpu);
+
 /* patch.c */
 int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *argp);
 void kvm_views_undo(struct kvm_views *views, struct page *page, gpa_t gpa,
@@ -219,6 +227,7 @@ bool kvm_views_emulate_hidden(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa, void 
 void kvm_views_start_drain(struct kvm_views *views);
 void kvm_views_detach(struct kvm_views *views);
 int kvm_views_disable(struct kvm_views *views);
+void kvm_views_hasten_drain(struct kvm_vcpu *vcpu);
 void kvm_views_drain_work(struct work_struct *work);
 
 /* snapshot.c */

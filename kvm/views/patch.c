@@ -120,6 +120,8 @@ static int views_check_patch(struct kvm_views *views, struct kvm_views_patch *pa
 	    patch->flags & ~VIEWS_PATCH_FLAGS ||
 	    offset_in_page(patch->gpa) + patch->len > PAGE_SIZE)
 		return -EINVAL;
+	if ((patch->flags & KVM_VIEWS_PATCH_CALL) && !(patch->flags & KVM_VIEWS_PATCH_HOOK))
+		return -EINVAL;
 
 	if (patch->flags & KVM_VIEWS_PATCH_REVERT)
 		return views_find_undo(views, patch->gpa, patch->len) ? 0 : -ESTALE;
@@ -238,6 +240,7 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 				continue;
 			views_write(views, batch->page[i], patch->gpa, undo->old,
 				    patch->len);
+			views->calls_gone |= undo->call;
 			xa_erase(&views->undo, patch->gpa);
 			kfree(undo);
 			atomic64_dec(&views->undo_entries);
@@ -253,6 +256,9 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 			xa_store(&views->undo, patch->gpa, undo, GFP_NOWAIT);
 			atomic64_inc(&views->undo_entries);
 		}
+		/* One patch in place of another. */
+		views->calls_gone |= undo->call;
+		undo->call = patch->flags & KVM_VIEWS_PATCH_CALL;
 		undo->hook = patch->flags & KVM_VIEWS_PATCH_HOOK;
 		undo->hide = patch->flags & KVM_VIEWS_PATCH_HIDE;
 		memcpy(undo->new, patch->bytes, patch->len);
@@ -386,6 +392,7 @@ void kvm_views_undo(struct kvm_views *views, struct page *page, gpa_t gpa,
 		views_write(views, page, gpa, undo->old, undo->len);
 	else
 		atomic64_inc(&views->undo_conflicts);
+	views->calls_gone |= undo->call;
 	xa_erase(&views->undo, gpa);
 	up_write(&views->undo_sem);
 
@@ -410,6 +417,7 @@ void kvm_views_restore(struct kvm_views *views, bool hooks_only)
 		kvm_views_undo(views, page, gpa, undo);
 		kvm_views_unpin(page);
 	}
+	kvm_views_mark_returns(views);
 	kvm_views_unhide_all(views);
 }
 

@@ -2,7 +2,8 @@
 /*
  * EPT views: has everybody left what a removed hook led to? A patch, made while
  * the world stood still, marks the vCPUs that were inside the compartment; each
- * takes its mark off at the first exit that finds it outside.
+ * takes its mark off at the first exit that finds it outside. If CALLs have gone with
+ * the patch, a vCPU outside may still return to the compartment, see calls.c.
  */
 #include <linux/kvm_host.h>
 
@@ -12,7 +13,7 @@
 #define VIEWS_QUIESCE_LIMIT	HZ
 #define VIEWS_PAUSED_LIMIT	DIV_ROUND_UP(HZ, 10)
 
-/* The world is stopped. Returns how many vCPUs are inside. */
+/* The world is stopped. Returns how many vCPUs there are to wait for. */
 u32 kvm_views_mark_lingering(struct kvm_views *views)
 {
 	struct kvm_vcpu *vcpu;
@@ -21,18 +22,32 @@ u32 kvm_views_mark_lingering(struct kvm_views *views)
 
 	lockdep_assert_held(&views->lock);
 
+	kvm_views_mark_returns(views);
 	kvm_for_each_vcpu(i, vcpu, views->kvm) {
 		struct kvm_vcpu_views *v = vcpu->arch.views;
 
 		WRITE_ONCE(v->lingers, READ_ONCE(v->inside));
-		nr += v->lingers;
+		nr += v->lingers || kvm_views_may_return(vcpu);
 	}
 	return nr;
 }
 
-static bool views_lingers(struct kvm_vcpu *vcpu)
+static bool views_marked(struct kvm_vcpu *vcpu)
 {
-	return READ_ONCE(vcpu->arch.views->lingers);
+	struct kvm_vcpu_views *v = vcpu->arch.views;
+
+	return READ_ONCE(v->lingers) || READ_ONCE(v->may_return);
+}
+
+/* As views_marked(), after another look at a vCPU that may return. */
+static bool views_waits_for(struct kvm_views *views, struct kvm_vcpu *vcpu)
+{
+	if (READ_ONCE(vcpu->arch.views->may_return)) {
+		mutex_lock(&views->lock);
+		kvm_views_may_return(vcpu);
+		mutex_unlock(&views->lock);
+	}
+	return views_marked(vcpu);
 }
 
 /* In KVM_RUN, or in another ioctl on the vCPU, and not waiting for the owner. */
@@ -48,7 +63,7 @@ static int views_wait_outside(struct kvm_views *views, struct kvm_vcpu *vcpu,
 	unsigned long paused = 0;
 	long r;
 
-	while (views_lingers(vcpu)) {
+	while (views_waits_for(views, vcpu)) {
 		if (time_after(jiffies, limit) || paused > VIEWS_PAUSED_LIMIT)
 			return -EAGAIN;
 		if (views_gets_on(vcpu))
@@ -58,7 +73,7 @@ static int views_wait_outside(struct kvm_views *views, struct kvm_vcpu *vcpu,
 
 		kvm_make_request(KVM_REQ_VIEWS, vcpu);
 		kvm_vcpu_kick(vcpu);
-		r = wait_event_interruptible_timeout(views->wait, !views_lingers(vcpu), 1);
+		r = wait_event_interruptible_timeout(views->wait, !views_marked(vcpu), 1);
 		if (r < 0)
 			return -EINTR;
 	}

@@ -129,6 +129,7 @@ static void views_arm(struct kvm_vcpu *vcpu, bool on)
 	v->on = on;
 	v->view = KVM_VIEWS_MAIN;
 	kvm_views_set_inside(v, false);
+	WRITE_ONCE(v->may_return, false);
 	v->hold = false;
 	v->parked = false;
 	v->denied = false;
@@ -157,12 +158,10 @@ int kvm_views_handle_request(struct kvm_vcpu *vcpu)
 	kvm_views_take_snapshot(vcpu);
 	kvm_views_log_dirty(vcpu);
 	views_arm(vcpu, views->armed);
+	kvm_views_note_return(vcpu);
 	/* Whoever made it exit may wait for it to have been outside. */
 	wake_up_all(&views->wait);
-
-	if (READ_ONCE(views->state) == KVM_VIEWS_STATE_DRAINING)
-		queue_delayed_work(system_wq, &views->drain,
-				   vcpu->arch.views->inside ? 1 : 0);
+	kvm_views_hasten_drain(vcpu);
 	return 0;
 }
 
@@ -233,6 +232,9 @@ void __kvm_views_reset_vcpu(struct kvm_vcpu *vcpu)
 		kvm_views_return_to_main(vcpu);
 	v->parked = false;
 	kvm_views_set_inside(v, false);
+	WRITE_ONCE(v->may_return, false);
+	/* It may not enter the guest before others start it. */
+	kvm_views_hasten_drain(vcpu);
 }
 
 /* A parked vCPU waits for its owner as long as there is one. */

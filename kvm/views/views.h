@@ -39,13 +39,15 @@ struct kvm_views_overwrite {
 /*
  * The views of one vCPU. Written only by the thread that has the vCPU loaded,
  * but for the snapshot and @resumed, which the owner's thread asks for or sets,
- * @lingers, which a patch sets, and @overwrite, while it is wanted.
+ * @lingers, which a patch sets, @may_return, which others set and clear with
+ * views->lock, and @overwrite, while it is wanted.
  */
 struct kvm_vcpu_views {
 	bool on;		/* VMFUNC is enabled, the roots are those of views */
 	u8 view;		/* current view, as of the last exit */
 	bool inside;		/* was in the compartment at the last exit */
 	bool lingers;		/* has not been outside since the last patch */
+	bool may_return;	/* to the compartment from an interrupt, see calls.c */
 	bool hold;		/* events wait for the return to the main view */
 	bool parked;		/* at a VMCALL of the shadow view, see @parked_rip */
 	bool resumed;		/* KVM_VIEWS_RESUME came for that VMCALL */

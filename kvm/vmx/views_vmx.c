@@ -129,6 +129,14 @@ void __vmx_views_flush(struct kvm_vcpu *vcpu)
 						mmu->root_role.level));
 }
 
+/* Has the guest nothing on its stack that an interrupt could return to? */
+static bool views_has_no_frames(struct kvm_vcpu *vcpu)
+{
+	return to_vmx(vcpu)->exit_reason.basic == EXIT_REASON_HLT ||
+	       vmcs_read32(GUEST_ACTIVITY_STATE) == GUEST_ACTIVITY_HLT ||
+	       vmx_get_cpl(vcpu) == 3;
+}
+
 void __vmx_views_sync(struct kvm_vcpu *vcpu)
 {
 	struct kvm_views *views = vcpu->kvm->arch.views;
@@ -146,6 +154,8 @@ void __vmx_views_sync(struct kvm_vcpu *vcpu)
 				v->view != KVM_VIEWS_MAIN ||
 				kvm_rip_read(vcpu) - views->gate_gva < views->gate_len ||
 				vmx_get_nmi_mask(vcpu));
+	if (unlikely(v->may_return) && !v->inside && views_has_no_frames(vcpu))
+		WRITE_ONCE(v->may_return, false);
 }
 
 static void views_report_vmfunc(struct kvm_vcpu *vcpu)

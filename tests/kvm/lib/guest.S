@@ -446,6 +446,42 @@ guest_function user_vmfunc
 guest_user_after_vmfunc:
     ud2
 
+/*
+ * rdi = { u64 stop, count }, rsi = address. An interrupt that takes its time: counts until stop is
+ * set and then returns to the address, as if it had come there. The code there returns to the
+ * caller.
+ */
+guest_function return_later
+    mov %rsp, %rax
+    push $TG_DATA_SELECTOR
+    push %rax
+    push $0x202
+    push $TG_CODE_SELECTOR
+    push %rsi
+.Lreturn_later_again:
+    incq 8(%rdi)
+    pause
+    cmpq $0, (%rdi)
+    je .Lreturn_later_again
+    iretq
+
+/* rdi = { u64 stop, count }. Counts in ring 3 until stop is set. Ends there by #UD. */
+guest_function user_count
+    push $TG_USER_DATA_SELECTOR
+    mov %rsp, %rax
+    push %rax
+    push $0x202
+    push $TG_USER_CODE_SELECTOR
+    lea .Luser_count_again(%rip), %rax
+    push %rax
+    iretq
+.Luser_count_again:
+    incq 8(%rdi)
+    pause
+    cmpq $0, (%rdi)
+    je .Luser_count_again
+    ud2
+
 .global guest_text_end
 guest_text_end:
 

@@ -54,6 +54,8 @@ SM_SYMBOL(guest_spin);
 SM_SYMBOL(guest_x2apic_on);
 SM_SYMBOL(guest_vmxon);
 SM_SYMBOL(guest_vmxoff);
+SM_SYMBOL(guest_return_later);
+SM_SYMBOL(guest_user_count);
 SM_SYMBOL(guest_user_vmfunc);
 SM_SYMBOL(guest_user_after_vmfunc);
 
