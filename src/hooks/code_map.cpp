@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/hooks/code_map.h"
 
-#include "src/hooks/emitter.h"
-
 #include <algorithm>
 #include <array>
 
@@ -10,37 +8,20 @@ namespace shadowmon {
 
 namespace {
 
-constexpr uint64_t gate_vector = 0x14;
 constexpr std::byte int3{0xcc};
 
 /// Behind a UD2, these tell Xen to emulate the instruction that follows; "js; outsb" to decoders.
 constexpr std::array xen_prefix{std::byte{'x'}, std::byte{'e'}, std::byte{'n'}};
 
 /// Behind these, INT3 is padding or stops speculation: nothing falls through to it.
-bool ends_flow(const ZydisDecodedInstruction& info) {
-    switch (info.mnemonic) {
-    case ZYDIS_MNEMONIC_CALL: // of a function that does not return
-    case ZYDIS_MNEMONIC_HLT:
-    case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ:
-    case ZYDIS_MNEMONIC_JMP:
-    case ZYDIS_MNEMONIC_RET:
-    case ZYDIS_MNEMONIC_SYSCALL: // of Xen, which does not return
-    case ZYDIS_MNEMONIC_SYSEXIT:
-    case ZYDIS_MNEMONIC_SYSRET:
-    case ZYDIS_MNEMONIC_UD0:
-    case ZYDIS_MNEMONIC_UD1:
-    case ZYDIS_MNEMONIC_UD2:
-        return true;
-    default:
-        return false;
-    }
+bool ends_flow(const CodeHead& head) {
+    return head.kind == CodeHead::Kind::ends_flow || head.kind == CodeHead::Kind::jump ||
+           head.kind == CodeHead::Kind::undefined;
 }
 
 /// The bytes behind an instruction that belong to it although the processor stops before them.
-size_t trailer(const ZydisDecodedInstruction& info, std::span<const std::byte> behind) {
-    bool xen = info.mnemonic == ZYDIS_MNEMONIC_UD2 && behind.size() >= xen_prefix.size() &&
+size_t trailer(const CodeHead& head, std::span<const std::byte> behind) {
+    bool xen = head.kind == CodeHead::Kind::undefined && behind.size() >= xen_prefix.size() &&
                std::equal(xen_prefix.begin(), xen_prefix.end(), behind.begin());
     return xen ? xen_prefix.size() : 0;
 }
@@ -115,54 +96,44 @@ void CodeMap::sweep(Function& function, std::span<const Gva> thunks, Evidence& e
             at = at + 1;
             continue;
         }
-        ZydisDecodedInstruction info;
-        if (!Instruction::decode_head(rest, info)) {
+        auto head = read_head(rest);
+        if (!head) {
             // What follows still tells of jumps, though perhaps of too many.
             unclear(at);
             at = at + 1;
             continue;
         }
         set(starts_, at);
-        Gva end = at + info.length;
+        Gva end = at + head->length;
         // What a hook left of the instruction that it replaced is none.
-        if (info.mnemonic == ZYDIS_MNEMONIC_INT && info.raw.imm[0].value.u == gate_vector)
+        if (head->kind == CodeHead::Kind::gate_int)
             unclear(end);
-        note_operands(info, end, function, thunks, evidence);
-        falls_into = !ends_flow(info);
-        at = end + trailer(info, bytes(end, function.end));
+        note_operands(*head, end, function, thunks, evidence);
+        falls_into = !ends_flow(*head);
+        at = end + trailer(*head, bytes(end, function.end));
     }
 }
 
-void CodeMap::note_operands(const ZydisDecodedInstruction& info, Gva end, Function& function,
+void CodeMap::note_operands(const CodeHead& head, Gva end, Function& function,
                             std::span<const Gva> thunks, Evidence& evidence) {
-    const auto& raw = info.raw;
-    bool direct = false;
-    for (const auto& imm : raw.imm) {
-        if (imm.size == 0)
-            continue;
-        if (imm.is_relative) {
-            Gva target = end + imm.value.u;
-            set(targets_, target);
-            if (end <= function.unclear_from)
-                set(evidence.led_to, target);
-            direct = true;
-            if (info.mnemonic == ZYDIS_MNEMONIC_JMP &&
-                std::binary_search(thunks.begin(), thunks.end(), target))
-                function.computed_jump = true;
-        } else if (imm.size == 32) {
-            set(targets_, Gva(static_cast<uint64_t>(int64_t{static_cast<int32_t>(imm.value.u)})));
-        } else if (imm.size == 64) {
-            set(targets_, Gva(imm.value.u));
-        }
-    }
-    if (raw.disp.size == 32) {
-        bool relative = raw.modrm.mod == 0 && raw.modrm.rm == 5;
-        auto disp = static_cast<uint64_t>(raw.disp.value);
-        set(targets_, relative ? end + disp : Gva(disp));
-    }
-    if (info.mnemonic == ZYDIS_MNEMONIC_JMP && !direct)
+    bool jumps = head.kind == CodeHead::Kind::jump;
+    if (head.is_relative) {
+        Gva target = end + static_cast<uint64_t>(head.relative);
+        set(targets_, target);
+        if (end <= function.unclear_from)
+            set(evidence.led_to, target);
+        if (jumps && std::binary_search(thunks.begin(), thunks.end(), target))
+            function.computed_jump = true;
+    } else if (jumps) {
         function.computed_jump = true;
-    if (info.mnemonic == ZYDIS_MNEMONIC_SWAPGS)
+    }
+    if (head.has_imm)
+        set(targets_, Gva(head.imm));
+    if (head.has_disp) {
+        auto disp = static_cast<uint64_t>(head.disp);
+        set(targets_, head.disp_is_rip ? end + disp : Gva(disp));
+    }
+    if (head.kind == CodeHead::Kind::swapgs)
         function.changes_gs = true;
 }
 

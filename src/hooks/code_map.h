@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
+#include "src/hooks/code_head.h"
 #include "src/hooks/instruction.h"
 
 #include <optional>
@@ -65,7 +66,7 @@ class CodeMap {
     }
     struct Evidence;
     void sweep(Function& function, std::span<const Gva> thunks, Evidence& evidence);
-    void note_operands(const ZydisDecodedInstruction& info, Gva end, Function& function,
+    void note_operands(const CodeHead& head, Gva end, Function& function,
                        std::span<const Gva> thunks, Evidence& evidence);
     void find_breakpoints_jumped_to(const Evidence& evidence);
 

@@ -59,6 +59,24 @@ TEST_F(StockSurvey, EveryInstructionIsPlanned) {
     }
 }
 
+TEST_F(StockSurvey, QuickHeadsAreThoseOfZydis) {
+    const CodeMap& map = planner_->code().map;
+    size_t starts = 0, quick_starts = 0, wrong = 0;
+    for (Gva at = map.start(); at < map.end(); at = at + 1) {
+        auto rest = map.bytes(at, std::min(map.end(), at + 15));
+        auto quick = read_head_quickly(rest);
+        bool start = map.is_start(at) && rest[0] != std::byte{0xcc};
+        starts += start;
+        quick_starts += start && quick;
+        // Also where no instruction begins.
+        if (quick && quick != read_head_by_zydis(rest) && wrong++ < 20)
+            ADD_FAILURE() << planner_->where(at);
+    }
+    std::printf("%.1f %% of %zu instructions are read quickly\n",
+                100.0 * static_cast<double>(quick_starts) / static_cast<double>(starts), starts);
+    EXPECT_GT(quick_starts, starts / 10 * 9);
+}
+
 TEST_F(StockSurvey, InstructionsBeginWhereObjdumpSeesThem) {
     if (std::system("objdump --version >/dev/null 2>&1") != 0)
         GTEST_SKIP() << "no objdump (apt-get install binutils)";
