@@ -9,10 +9,6 @@
 
 namespace shadowmon::kvmtest {
 
-namespace {
-constexpr uint64_t kWaitLimitMs = 10000;
-}
-
 Compartment::Compartment(const Views& views, Gpa gpa) : views_(views), gpa_(gpa) {
     SM_CHECK_EQ(views.set_region(gpa, TG_REGION_PAGES), 0, "SET_REGION works");
     map_ = views.map_region(TG_REGION_PAGES);
@@ -66,8 +62,8 @@ uint64_t monotonic_ms() {
     return now.tv_sec * 1000ull + now.tv_nsec / 1000000;
 }
 
-void wait_step(const char* what, uint64_t start) {
-    if (monotonic_ms() - start > kWaitLimitMs)
+void wait_step(const char* what, uint64_t start, uint64_t limit) {
+    if (monotonic_ms() - start > limit)
         SM_FAIL("waited in vain until %s", what);
     sched_yield();
 }

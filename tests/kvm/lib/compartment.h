@@ -32,16 +32,18 @@ class Compartment {
     Mapping map_;
 };
 
-/// Spins, giving way to others, until the condition holds; fatal after a long time.
-template <typename Condition> void wait_until(const char* what, Condition condition);
+/// A long time for what takes none to speak of, in ms.
+constexpr uint64_t kWaitLimit = 10000;
 
-void wait_step(const char* what, uint64_t start);
+void wait_step(const char* what, uint64_t start, uint64_t limit = kWaitLimit);
 uint64_t monotonic_ms();
 
-template <typename Condition> void wait_until(const char* what, Condition condition) {
+/// Spins, giving way to others, until the condition holds; fatal after the limit.
+template <typename Condition>
+void wait_until(const char* what, Condition condition, uint64_t limit = kWaitLimit) {
     uint64_t start = monotonic_ms();
     while (!condition())
-        wait_step(what, start);
+        wait_step(what, start, limit);
 }
 
 } // namespace shadowmon::kvmtest
