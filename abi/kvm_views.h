@@ -270,17 +270,29 @@ struct kvm_views_stats {
  * read(2) gives whole records; poll says POLLIN, and POLLHUP when the VM is gone.
  * arg is for CALL the guest's RBX, for BAD_VMFUNC EAX | ECX << 32, for ESCAPE RSP,
  * for DEBUG the DR6 bits of the exit, for SLOT its bytes, for OVERWRITTEN the first
- * eight bytes that the guest writes, at gva (0 if not known), else 0.
+ * eight bytes that the guest writes, at gva (0 if not known), for RESET its
+ * KVM_VIEWS_RESET_* bits, else 0.
+ *
+ * RESET: rip and cr3 are those from before, as is view. If that is the shadow view,
+ * what the vCPU did there has ended in the middle. It goes on in the main view, with
+ * its views armed. A VMM that resets the machine reports one for each vCPU that has
+ * views, without RESET_INIT. With RESET_INIT the other vCPUs and memory are as they
+ * were: a guest takes a CPU down or up that way, or starts a new kernel in place of
+ * its own. The boot vCPU goes on in the firmware after INIT, another one waits for its
+ * start-up IPI.
  */
 #define KVM_VIEWS_EVENT_VIOLATION 1  /* an override or a view's default forbade an access */
 #define KVM_VIEWS_EVENT_BAD_VMFUNC 2 /* VMFUNC with a bad leaf or index; #UD was injected */
 #define KVM_VIEWS_EVENT_ESCAPE 3     /* fault in the shadow view; expelled to the main view, registers 0 */
 #define KVM_VIEWS_EVENT_CALL 4       /* VMCALL in the shadow view; parked until KVM_VIEWS_RESUME */
 #define KVM_VIEWS_EVENT_NESTED 5     /* VMXON refused with #UD */
-#define KVM_VIEWS_EVENT_RESET 6      /* the VMM reset a vCPU */
+#define KVM_VIEWS_EVENT_RESET 6      /* a vCPU was reset: by the VMM, or by INIT (see arg) */
 #define KVM_VIEWS_EVENT_DEBUG 7      /* #DB in the shadow view, not delivered: a breakpoint of the guest */
 #define KVM_VIEWS_EVENT_SLOT 8       /* the VMM put a memslot over the region, whose pages stay */
 #define KVM_VIEWS_EVENT_OVERWRITTEN 9 /* the hidden patch at gpa is no more, the guest writes there */
+
+#define KVM_VIEWS_RESET_INIT (1u << 0) /* INIT was sent to this vCPU alone */
+#define KVM_VIEWS_RESET_BOOT (1u << 1) /* it is the one that boots the machine */
 
 struct kvm_views_event {
     __u32 type;

@@ -125,6 +125,7 @@ struct kvm_views_ops {
 	void (*update)(struct kvm_vcpu *vcpu);
 	gva_t (*fault_gva)(struct kvm_vcpu *vcpu);
 	bool (*inject_ve)(struct kvm_vcpu *vcpu, void *page);
+	void (*forget_ve)(struct kvm_vcpu *vcpu);
 	bool (*nested)(struct kvm_vcpu *vcpu);
 };
 

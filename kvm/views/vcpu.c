@@ -222,12 +222,21 @@ bool __kvm_views_hold_events(struct kvm_vcpu *vcpu)
 	return true;
 }
 
-void __kvm_views_reset_vcpu(struct kvm_vcpu *vcpu)
+/* INIT, or the VMM, which puts all vCPUs back. */
+void __kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init)
 {
 	struct kvm_vcpu_views *v = vcpu->arch.views;
+	u64 arg = 0;
 
-	kvm_views_report(vcpu, KVM_VIEWS_EVENT_RESET, 0);
+	if (init)
+		arg |= KVM_VIEWS_RESET_INIT;
+	if (kvm_vcpu_is_reset_bsp(vcpu))
+		arg |= KVM_VIEWS_RESET_BOOT;
+	kvm_views_report(vcpu, KVM_VIEWS_EVENT_RESET, arg);
 	v->held_irq = -1;
+	/* Else nobody would clear it, and the next #VE would not be delivered. */
+	if (v->view != KVM_VIEWS_MAIN)
+		kvm_views_ops->forget_ve(vcpu);
 	if (v->view != KVM_VIEWS_MAIN)
 		kvm_views_return_to_main(vcpu);
 	v->parked = false;

@@ -93,7 +93,7 @@ void kvm_views_free_vcpu(struct kvm_vcpu *vcpu);
 int kvm_views_handle_request(struct kvm_vcpu *vcpu);
 void __kvm_views_take_snapshot(struct kvm_vcpu *vcpu);
 bool __kvm_views_hold_events(struct kvm_vcpu *vcpu);
-void __kvm_views_reset_vcpu(struct kvm_vcpu *vcpu);
+void __kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init);
 void kvm_views_switch(struct kvm_vcpu *vcpu, unsigned int view);
 void kvm_views_return_to_main(struct kvm_vcpu *vcpu);
 int kvm_views_park(struct kvm_vcpu *vcpu);
@@ -127,10 +127,10 @@ static inline bool kvm_views_hold_events(struct kvm_vcpu *vcpu)
 	       __kvm_views_hold_events(vcpu);
 }
 
-static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu)
+static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init)
 {
 	if (kvm_views_on(vcpu))
-		__kvm_views_reset_vcpu(vcpu);
+		__kvm_views_reset_vcpu(vcpu, init);
 }
 
 /* A VMM resets a vCPU by putting it back into real mode. */
@@ -138,7 +138,7 @@ static inline void kvm_views_set_sregs(struct kvm_vcpu *vcpu,
 				       struct kvm_sregs *sregs)
 {
 	if (kvm_views_on(vcpu) && !(sregs->cr0 & X86_CR0_PE))
-		__kvm_views_reset_vcpu(vcpu);
+		__kvm_views_reset_vcpu(vcpu, false);
 }
 
 /*
@@ -216,7 +216,7 @@ static inline void kvm_views_free_vcpu(struct kvm_vcpu *vcpu) { }
 static inline int kvm_views_handle_request(struct kvm_vcpu *vcpu) { return 0; }
 static inline void kvm_views_take_snapshot(struct kvm_vcpu *vcpu) { }
 static inline bool kvm_views_hold_events(struct kvm_vcpu *vcpu) { return false; }
-static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu) { }
+static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init) { }
 static inline void kvm_views_set_sregs(struct kvm_vcpu *vcpu,
 				       struct kvm_sregs *sregs) { }
 

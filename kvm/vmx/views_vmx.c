@@ -264,6 +264,22 @@ static bool views_inject_ve(struct kvm_vcpu *vcpu, void *page)
 	return true;
 }
 
+/* Whatever #VE the vCPU was handling, it does so no more. */
+static void views_forget_ve(struct kvm_vcpu *vcpu)
+{
+	struct kvm_views *views = vcpu->kvm->arch.views;
+	struct vmx_ve_information *ve;
+	struct kvm_views_area *area;
+	int idx = srcu_read_lock(&vcpu->kvm->srcu);
+
+	area = kvm_views_area(views);
+	if (views_want_ve(vcpu)) {
+		ve = page_address(area->pages->page[views->ve_page + vcpu->vcpu_id]);
+		WRITE_ONCE(ve->delivery, 0);
+	}
+	srcu_read_unlock(&vcpu->kvm->srcu, idx);
+}
+
 static bool views_nested(struct kvm_vcpu *vcpu)
 {
 	return READ_ONCE(to_vmx(vcpu)->nested.vmxon);
@@ -275,6 +291,7 @@ static const struct kvm_views_ops vmx_views_ops = {
 	.update = views_update,
 	.fault_gva = views_fault_gva,
 	.inject_ve = views_inject_ve,
+	.forget_ve = views_forget_ve,
 	.nested = views_nested,
 };
 

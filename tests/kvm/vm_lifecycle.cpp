@@ -85,6 +85,8 @@ void check_answers_after_end(const Views& views, Compartment& compartment) {
 void test_vmm_ends(bool killed, bool inside, bool irqchip) {
     note("VMM %s, %s, %s irqchip", killed ? "killed" : "exits", inside ? "a vCPU inside" : "armed",
          irqchip ? "with" : "without");
+    note("the VMM %s, vCPU %s, %s irqchip", killed ? "is killed" : "ends",
+         inside ? "inside" : "outside", irqchip ? "with" : "without");
     Child vmm("vmm", {irqchip});
     uint64_t fd = vmm.channel().receive(kVmFd).values[0];
     Views views = Views::attach_to_process(vmm.pid(), fd);
@@ -106,7 +108,16 @@ void test_vmm_ends(bool killed, bool inside, bool irqchip) {
     check_answers_after_end(views, compartment);
 }
 
+void wait_until_free(const Vm& vm, const char* what) {
+    uint64_t start = monotonic_ms();
+    int result;
+    while ((result = Views::try_attach(vm.fd())) == -EEXIST)
+        wait_step(what, start);
+    SM_CHECK_EQ(result, 0, "one can attach again");
+}
+
 void test_vcpu_created_late() {
+    note("a vCPU that is created late");
     Vm vm;
     Views views = Views::attach(vm.fd());
     Compartment compartment(views);
@@ -123,6 +134,8 @@ void test_vcpu_created_late() {
     SM_CHECK_EQ(late.call(guest_function(guest_read8), region_gva(TG_PAGE_DATA)).must_return(),
                 ~0ull, "the new vCPU's main view lacks the hidden page");
     views.close();
+    // Closing only starts the end.
+    wait_until_free(vm, "the views are gone");
     late.call(guest_function(guest_vmfunc), 0, 1).must_raise(kUd);
     Vcpu& later = vm.add_vcpu();
     later.call(guest_function(guest_vmfunc), 0, 1).must_raise(kUd);
@@ -130,54 +143,111 @@ void test_vcpu_created_late() {
     vm.vcpu(0).wait().must_return();
 }
 
-/// INIT, as a VMM's reset or the guest's own start-up IPI gives it, to a vCPU that is armed and
-/// one that is in the shadow view.
+/// The next RESET, which must be of vCPU 1.
+kvm_views_event must_get_reset(const Views& views) {
+    for (;;) {
+        auto event = views.next_event(5000);
+        SM_CHECK(event.has_value());
+        if (event->type != KVM_VIEWS_EVENT_RESET)
+            continue;
+        SM_CHECK_EQ(event->vcpu_id, 1, "EVENT_RESET: vcpu_id");
+        return *event;
+    }
+}
+
+/// After a reset vCPU 1 has its views, and is in the main one.
+void check_after_reset(Vm& vm, const Compartment& compartment) {
+    Vcpu& vcpu = vm.vcpu(1);
+    vcpu.set_start_state();
+    SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), kReturnValue,
+                "the vCPU runs again");
+    compartment.data().release = 1;
+    vcpu.call(gate_function(gate_round_trips), 3).must_return();
+    SM_CHECK_EQ(vcpu.call(guest_function(guest_read8), region_gva(TG_PAGE_DATA)).must_return(),
+                ~0ull, "its main view lacks the hidden page");
+    compartment.data().release = 0;
+}
+
+void start_inside(Vm& vm, const Compartment& compartment) {
+    compartment.data().inside = 0;
+    compartment.data().release = 0;
+    vm.vcpu(1).start(gate_function(gate_spin));
+    wait_until("the vCPU is inside", [&] { return compartment.data().inside >= 1; });
+}
+
+/// INIT by the guest's other vCPU, as when it takes a CPU down and up, to a vCPU that is armed
+/// and to one in the shadow view; then a reset by the VMM. The event tells them apart.
 void test_reset() {
+    constexpr uint64_t kInitToOne = 1ull << 32 | 0x4500;
     Vm vm({.vcpus = 2, .irqchip = true});
+    note("resets");
+    vm.vcpu(0).call(guest_function(guest_x2apic_on)).must_return();
     Views views = Views::attach(vm.fd());
     Compartment compartment(views);
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
-    compartment.enable();
+    compartment.enable(KVM_VIEWS_ENABLE_VE);
+    auto& ve_busy = *reinterpret_cast<volatile uint32_t*>(compartment.page(TG_PAGE_VE + 1) + 4);
     Vcpu& vcpu = vm.vcpu(1);
     vcpu.call(gate_function(gate_round_trips), 3).must_return();
     for (bool inside : {false, true}) {
-        if (inside) {
-            compartment.data().inside = 0;
-            compartment.data().release = 0;
-            vcpu.start(gate_function(gate_spin));
-            wait_until("the vCPU is inside", [&] { return compartment.data().inside >= 1; });
-            vcpu.stop();
-            SM_CHECK(vcpu.wait().end == Outcome::End::stopped);
-            SM_CHECK_EQ(views.vcpu(1).view, KVM_VIEWS_SHADOW, "it is in the shadow view");
-        }
-        vm.send_message(1, Vm::Delivery::init);
-        // KVM_RUN takes the INIT and comes back, or blocks until the signal.
-        vcpu.resume_thread();
+        if (inside)
+            start_inside(vm, compartment);
+        else
+            vcpu.start(guest_function(guest_halt));
+        // As if it were handling a #VE.
+        ve_busy = inside ? ~0u : 0;
+        vm.vcpu(0).call(guest_function(guest_send_ipi), kInitToOne).must_return();
+        kvm_views_event event = must_get_reset(views);
+        SM_CHECK_EQ(event.arg, KVM_VIEWS_RESET_INIT, "INIT of one vCPU is told as such");
+        SM_CHECK_EQ(event.view, inside ? KVM_VIEWS_SHADOW : KVM_VIEWS_MAIN,
+                    "EVENT_RESET: where it was");
         wait_until("the vCPU has taken the INIT", [&] {
             kvm_views_vcpu state = views.vcpu(1);
             return !(state.cr0 & 0x80000000);
         });
+        SM_CHECK_EQ(views.vcpu(1).view, KVM_VIEWS_MAIN, "after INIT it is in the main view");
+        SM_CHECK_EQ(ve_busy, 0, "nobody handles a #VE any more");
+        // It waits for its start-up IPI until the VMM takes it out.
+        SM_CHECK(!vcpu.finished());
         vcpu.stop();
         SM_CHECK(vcpu.wait().end == Outcome::End::stopped);
-        SM_CHECK_EQ(views.vcpu(1).view, KVM_VIEWS_MAIN, "after INIT it is in the main view");
+        check_after_reset(vm, compartment);
+    }
 
-        vcpu.set_start_state();
-        SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), kReturnValue,
-                    "after INIT the vCPU runs again");
-        compartment.data().release = 1;
-        vcpu.call(gate_function(gate_round_trips), 3).must_return();
-        SM_CHECK_EQ(vcpu.call(guest_function(guest_read8), region_gva(TG_PAGE_DATA)).must_return(),
-                    ~0ull, "its main view lacks the hidden page");
-    }
-    unsigned resets = 0;
-    while (auto event = views.next_event(0)) {
-        if (event->type == KVM_VIEWS_EVENT_RESET) {
-            SM_CHECK_EQ(event->vcpu_id, 1, "EVENT_RESET: vcpu_id");
-            resets++;
-        }
-    }
-    note("%u reset events", resets);
+    start_inside(vm, compartment);
+    vcpu.stop();
+    SM_CHECK(vcpu.wait().end == Outcome::End::stopped);
+    kvm_sregs real_mode = vcpu.sregs();
+    real_mode.cr0 = 0x60000010;
+    real_mode.cr4 = 0;
+    real_mode.efer = 0;
+    real_mode.cs.l = 0;
+    vcpu.set_sregs(real_mode);
+    kvm_views_event event = must_get_reset(views);
+    SM_CHECK_EQ(event.arg, 0, "a reset by the VMM is no INIT");
+    check_after_reset(vm, compartment);
+    SM_CHECK(!views.next_event(0));
     SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
+}
+
+/// The views end while the vCPU that was inside waits for its start-up IPI.
+void test_reset_while_draining() {
+    constexpr uint64_t kInitToOne = 1ull << 32 | 0x4500;
+    Vm vm({.vcpus = 2, .irqchip = true});
+    vm.vcpu(0).call(guest_function(guest_x2apic_on)).must_return();
+    Views views = Views::attach(vm.fd());
+    Compartment compartment(views);
+    vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
+    compartment.enable();
+    start_inside(vm, compartment);
+    note("a reset while draining");
+    views.close();
+    SM_CHECK_EQ(Views::try_attach(vm.fd()), -EEXIST, "a vCPU is inside");
+    vm.vcpu(0).call(guest_function(guest_send_ipi), kInitToOne).must_return();
+    wait_until_free(vm, "the views are gone, though the vCPU does not run");
+    SM_CHECK(!vm.vcpu(1).finished());
+    vm.vcpu(1).stop();
+    SM_CHECK(vm.vcpu(1).wait().end == Outcome::End::stopped);
 }
 
 void expect_state(const kvm_views_vcpu& state, unsigned vcpu, const char* when) {
@@ -272,28 +342,26 @@ void test_get_vcpu(bool armed) {
 
 /// The fd is not inherited by a program that the owner starts.
 void test_owner_execs() {
+    note("the owner starts a program");
     Vm vm;
     Child first("owner", {static_cast<uint64_t>(getpid()), static_cast<uint64_t>(vm.fd())});
     auto idle = static_cast<pid_t>(first.channel().receive(kAttached).values[0]);
     SM_CHECK_EQ(Views::try_attach(vm.fd()), -EEXIST, "the VM is taken");
     first.channel().send({0});
     first.must_exit();
-    uint64_t start = monotonic_ms();
-    int result;
-    while ((result = Views::try_attach(vm.fd())) == -EEXIST)
-        wait_step("the views go with their owner, though its child lives", start);
-    SM_CHECK_EQ(result, 0, "one can attach again");
+    wait_until_free(vm, "the views go with their owner, though its child lives");
     SM_CHECK_SYS(kill(idle, SIGKILL)); // It was alive all the time.
 }
 } // namespace
 
 void test_main() {
-    require_hardware();
+    require_hardware(KVM_VIEWS_HW_VE);
     test_get_vcpu(false);
     test_get_vcpu(true);
     test_vcpu_created_late();
     test_owner_execs();
     test_reset();
+    test_reset_while_draining();
     for (bool irqchip : {false, true}) {
         for (bool inside : {false, true}) {
             test_vmm_ends(false, inside, irqchip);

@@ -400,6 +400,14 @@ guest_function x2apic_on
     movq $1, %gs:TG_CTX_EOI
     ret
 
+guest_function send_ipi /* rdi = the x2APIC's interrupt command register */
+    mov $0x830, %ecx
+    mov %edi, %eax
+    mov %rdi, %rdx
+    shr $32, %rdx
+    wrmsr
+    ret
+
 /* rdi = a page for the VMXON region, zeroed; returns RFLAGS.CF | ZF << 1. */
 guest_function vmxon
     mov %cr4, %rax

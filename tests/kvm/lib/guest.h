@@ -52,6 +52,7 @@ SM_SYMBOL(guest_sti_spin);
 SM_SYMBOL(guest_notify);
 SM_SYMBOL(guest_spin);
 SM_SYMBOL(guest_x2apic_on);
+SM_SYMBOL(guest_send_ipi);
 SM_SYMBOL(guest_vmxon);
 SM_SYMBOL(guest_vmxoff);
 SM_SYMBOL(guest_return_later);
