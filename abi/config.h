@@ -34,6 +34,12 @@ struct sm_offsets {
     uint32_t cred_uid;
 };
 
+/* How a vector leads to the handler of a device. vector_irq 0: it is not known, nothing is read. */
+struct sm_irq_offsets {
+    uint32_t vector_irq; /* from GS base, of an array of pointers to irq_desc, by vector */
+    uint32_t desc_irq, desc_action, action_handler;
+};
+
 /*
  * What the payload would have to calculate for every event, calculated once by the host from the
  * rest of struct sm_config: sm_derive(). An address a is in the first window, with a task behind
@@ -69,7 +75,8 @@ struct sm_config {
     uint32_t hook_capacity; /* hook ids are below this; at most SM_MAX_HOOKS */
     uint32_t pad;
     struct sm_derived derived;
-    uint64_t reserved[7];
+    struct sm_irq_offsets irq;
+    uint64_t reserved[5];
 };
 
 /*
@@ -91,7 +98,11 @@ enum sm_hook_flags {
     SM_HOOK_NR_IN_AX = 1u << 1, /* with COMPAT: the number is still in ax, orig_ax is not set yet */
     SM_HOOK_LIMITED = 1u << 2,  /* there is a struct sm_limit for it */
     SM_HOOK_CALL = 1u << 3,     /* a CALL of the gate, which displaces a NOP: no code to resume at */
+    SM_HOOK_IRQ_LINE = 1u << 4, /* interrupt hook of many vectors: the entry's vector is in si */
 };
+
+/* Of an interrupt hook of one vector, it is in the upper half of flags. */
+#define SM_HOOK_VECTOR_SHIFT 8
 
 struct sm_hook {
     uint64_t rip;
@@ -142,6 +153,8 @@ SM_STATIC_ASSERT(SM_MAX_HOOKS * SM_DISPLACED_PER_HOOK == SM_DISPLACED_MAX_SIZE);
 SM_STATIC_ASSERT(SM_RING_DATA_OFFSET + SM_RING_MAX_DATA <= SM_RING_COUNTERS_OFFSET);
 SM_STATIC_ASSERT(SM_RING_COUNTERS_OFFSET + SM_COUNTERS * SM_MAX_HOOKS * 8 < SM_RING_STRIDE);
 SM_STATIC_ASSERT(sizeof(struct sm_offsets) == 32);
+SM_STATIC_ASSERT(sizeof(struct sm_irq_offsets) == 16);
+SM_STATIC_ASSERT(SM_HOOK_IRQ_LINE < 1u << SM_HOOK_VECTOR_SHIFT);
 SM_STATIC_ASSERT(sizeof(struct sm_config) <= SM_PAGE_SIZE);
 SM_STATIC_ASSERT(offsetof(struct sm_config, windows) == 48);
 

@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_ABI_VERSION 4
+#define SM_ABI_VERSION 5
 
 enum sm_event_type {
     SM_EVENT_PAD = 0,
@@ -41,6 +41,8 @@ enum sm_event_type {
     SM_EVENT_SWITCH = 4,         /* body: struct sm_body_switch; the header's process is the previous one */
     SM_EVENT_UNKNOWN_HOOK = 5,   /* body: struct sm_body_unknown; the gate was entered from no hook */
     SM_EVENT_HOOK = 6,           /* body: struct sm_body_hook; a hook that the user named */
+    SM_EVENT_IRQ_ENTER = 7,      /* body: struct sm_body_irq_enter; the header's process is interrupted */
+    SM_EVENT_IRQ_EXIT = 8,       /* body: struct sm_body_irq_exit */
     SM_EVENT_TYPES = 16          /* room for more */
 };
 
@@ -107,6 +109,26 @@ struct sm_body_hook {
     uint64_t flags;
 };
 
+/*
+ * nth counts the hits of a CPU's interrupt hooks, entries and exits, also those that found no
+ * room: what is missing between two events of a CPU shows. CPUs are told apart by TSC_AUX modulo
+ * SM_MAX_VCPUS. An exit belongs to the last entry of its CPU that is still open, if none is missing.
+ */
+#define SM_IRQ_UNKNOWN 0xffffffffu
+
+struct sm_body_irq_enter {
+    uint32_t vector;  /* SM_IRQ_UNKNOWN: the guest's register held no vector */
+    uint32_t irq;     /* of a device: irq_desc->irq_data.irq; SM_IRQ_UNKNOWN if there is none */
+    uint64_t handler; /* irq_desc->action->handler, the first of a line; 0 if there is none */
+    uint64_t nth;
+};
+
+struct sm_body_irq_exit {
+    uint32_t vector; /* SM_IRQ_UNKNOWN: that of the entry */
+    uint32_t pad;
+    uint64_t nth;
+};
+
 struct sm_event_syscall_enter {
     struct sm_event_header h;
     struct sm_body_syscall_enter b;
@@ -123,6 +145,15 @@ struct sm_event_switch {
 struct sm_event_hook {
     struct sm_event_header h;
     struct sm_body_hook b;
+};
+
+struct sm_event_irq_enter {
+    struct sm_event_header h;
+    struct sm_body_irq_enter b;
+};
+struct sm_event_irq_exit {
+    struct sm_event_header h;
+    struct sm_body_irq_exit b;
 };
 
 /* First page of a ring; the data follows at SM_RING_DATA_OFFSET. */
@@ -150,6 +181,8 @@ SM_STATIC_ASSERT(sizeof(struct sm_event_syscall_enter) == 136);
 SM_STATIC_ASSERT(sizeof(struct sm_event_syscall_exit) == 96);
 SM_STATIC_ASSERT(sizeof(struct sm_event_switch) == 120);
 SM_STATIC_ASSERT(sizeof(struct sm_event_hook) == 152);
+SM_STATIC_ASSERT(sizeof(struct sm_event_irq_enter) == 104);
+SM_STATIC_ASSERT(sizeof(struct sm_event_irq_exit) == 96);
 SM_STATIC_ASSERT(sizeof(struct sm_body_lost) % 8 == 0);
 SM_STATIC_ASSERT(sizeof(struct sm_ring) == 4096);
 SM_STATIC_ASSERT(offsetof(struct sm_ring, tail) == 2048);

@@ -4,7 +4,7 @@
  * its event, say where the guest continues.
  *
  * Hw is the machine: config(), hooks(), limit_of(hook), saved_regs(slot), ring_of(slot),
- * ring_data(ring), counters_of(ring), from_start(), is_below_limit(), cr3(), gs_base(),
+ * ring_data(ring), counters_of(ring), irq_count(aux), from_start(), is_below_limit(), cr3(), gs_base(),
  * load<T>(Gva) (one load, may fault: only for addresses found readable) and call_host(number). The
  * payload has the real one (machine.h), unit tests have one that checks every load.
  */
@@ -51,6 +51,14 @@ struct AnyEntry {
         return {Entry::rip, Entry::rflags, Entry::size, Entry::hook_flag};
     }
 };
+
+/*
+ * Interrupts are few beside system calls: they are recorded by AnyMemory only, so that the way of
+ * the others is not an instruction longer.
+ */
+template <class Event> inline constexpr bool is_irq = false;
+template <> inline constexpr bool is_irq<sm_event_irq_enter> = true;
+template <> inline constexpr bool is_irq<sm_event_irq_exit> = true;
 
 enum class Outcome {
     done,       /* recorded, lost, or told of as unknown */
@@ -109,6 +117,10 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
             done = record_as<sm_event_syscall_exit, SM_EVENT_SYSCALL_EXIT>(*found);
         } else if (kind == (SM_EVENT_SWITCH | own)) {
             done = record_as<sm_event_switch, SM_EVENT_SWITCH>(*found);
+        } else if (Memory::is_complete && kind == (SM_EVENT_IRQ_ENTER | own)) {
+            done = record_as<sm_event_irq_enter, SM_EVENT_IRQ_ENTER>(*found);
+        } else if (Memory::is_complete && kind == (SM_EVENT_IRQ_EXIT | own)) {
+            done = record_as<sm_event_irq_exit, SM_EVENT_IRQ_EXIT>(*found);
         } else if (!Memory::is_complete) {
             constexpr u32 either = u32{SM_HOOK_CALL | SM_HOOK_LIMITED} << 16;
             if ((kind & either) != (own | u32{SM_HOOK_LIMITED} << 16) || rip <= SM_HOOK_REMOVED)
@@ -145,6 +157,9 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
 
     /* False only of a memory that is not complete. A lost event has been dealt with, too. */
     template <class Event, sm_event_type type> bool record_as(const sm_hook& hook) {
+        u64 nth = 0;
+        if constexpr (Memory::is_complete && is_irq<Event>)
+            nth = hw_.irq_count(slot_.aux)++; /* also of an event that is lost */
         auto* event = reserve<Event>(type);
         if (!event) [[unlikely]] {
             if (Memory::is_complete)
@@ -166,6 +181,10 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         }
         if (Memory::is_complete && (hook.flags & SM_HOOK_COMPAT))
             mark_compat(hook, event);
+        if constexpr (Memory::is_complete && is_irq<Event>) {
+            fill_irq(hook, event);
+            event->b.nth = nth;
+        }
         /* From the record, so that no register has to keep the hook until here. */
         count(SM_COUNTER_RECORDED, __atomic_load_n(&event->h.hook, __ATOMIC_RELAXED));
         ring_.commit(type, sizeof(Event), stamp_);
@@ -264,6 +283,51 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
             return frame.load(SM_ASM_FRAME_RSP, &event->b.sp);
         event->b.sp = raw(memory_.stack()) + SM_ASM_CALL_SIZE;
         return true;
+    }
+
+    /* What there is to it depends on the hook: fill_irq(). */
+    bool fill_body(sm_event_irq_enter*) { return true; }
+    bool fill_body(sm_event_irq_exit*) { return true; }
+
+    SM_COLD void fill_irq(const sm_hook& hook, sm_event_irq_exit* event) {
+        const bool is_line = hook.flags & SM_HOOK_IRQ_LINE;
+        event->b.vector = is_line ? SM_IRQ_UNKNOWN : hook.flags >> SM_HOOK_VECTOR_SHIFT;
+        event->b.pad = 0;
+    }
+
+    SM_COLD void fill_irq(const sm_hook& hook, sm_event_irq_enter* event) {
+        event->b.vector = hook.flags >> SM_HOOK_VECTOR_SHIFT;
+        event->b.irq = SM_IRQ_UNKNOWN;
+        event->b.handler = 0;
+        if (hook.flags & SM_HOOK_IRQ_LINE)
+            fill_line(&event->b);
+    }
+
+    /*
+     * vector_irq[vector]->action->handler of this CPU, as it is at this moment: the host, which
+     * looks later, might find what another device has put there. No pointer is trusted; what
+     * cannot be read is unknown. A kernel address that is an error number is none.
+     */
+    SM_COLD void fill_line(sm_body_irq_enter* body) {
+        constexpr u64 vectors = 256, errors = ~u64{4095};
+        const sm_irq_offsets& offsets = hw_.config().irq;
+        const u64 vector = regs_.rsi;
+        body->vector = vector < vectors ? static_cast<u32>(vector) : SM_IRQ_UNKNOWN;
+        u64 desc, action, handler;
+        u32 irq;
+        if (vector >= vectors || offsets.vector_irq == 0 ||
+            !load(hw_.gs_base() + offsets.vector_irq + vector * sizeof(u64), &desc) || desc == 0 ||
+            desc >= errors || !load(desc + offsets.desc_irq, &irq))
+            return;
+        body->irq = irq;
+        if (load(desc + offsets.desc_action, &action) && action != 0 &&
+            load(action + offsets.action_handler, &handler))
+            body->handler = handler;
+    }
+
+    template <class T> bool load(u64 at, T* out) const {
+        const auto place = memory_.object(Gva{at});
+        return place.ok() && place.load(0, out);
     }
 
     template <class Event> void mark_compat(const sm_hook&, Event* event) {

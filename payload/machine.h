@@ -14,6 +14,7 @@ extern "C" {
 [[gnu::visibility("hidden")]] extern const sm_config sm_config_page;
 [[gnu::visibility("hidden")]] extern const sm_hook sm_hook_table[];
 [[gnu::visibility("hidden")]] extern sm_limit sm_limits[];
+[[gnu::visibility("hidden")]] extern uint64_t sm_irq_counts[];
 }
 
 namespace shadowmon::payload {
@@ -38,6 +39,9 @@ class Machine {
     u64* counters_of(sm_ring& ring) const {
         return reinterpret_cast<u64*>(reinterpret_cast<u8*>(&ring) + SM_RING_COUNTERS_OFFSET);
     }
+
+    /* Of the CPU by its number; a guest that lies about it only spoils its own count. */
+    u64& irq_count(u32 aux) const { return sm_irq_counts[aux % SM_MAX_VCPUS]; }
 
     /*
      * Exactly one load, however often the value is used: assembly is not repeated, and, unlike a

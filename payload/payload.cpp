@@ -16,6 +16,8 @@ extern "C" {
 /* Names of symbols.h. */
 [[gnu::used]] extern const u32 sm_payload_abi_version = SM_ABI_VERSION;
 u64 sm_payload_no_slot = 0;
+/* Hits of the interrupt hooks of each CPU. */
+u64 sm_irq_counts[SM_MAX_VCPUS] = {};
 
 /*
  * rdi by the gates; trusted stack, interrupts off, flags clear. Each has a page of its own: what

@@ -20,5 +20,7 @@ leave_section .page_first.2
 leave_section .page_last.2
 leave_section .page_first.3
 leave_section .page_last.3
+leave_section .page_first.4
+leave_section .page_last.4
 
 .section .note.GNU-stack, "", @progbits

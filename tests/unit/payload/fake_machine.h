@@ -87,6 +87,7 @@ class FakeMachine {
     u64* counters_of(sm_ring& ring) const {
         return counters_[&ring == rings_[0].get() ? 0 : 1].get();
     }
+    u64& irq_count(u32 aux) const { return irq_counts_.at(aux % SM_MAX_VCPUS); }
     sm_limit& limit_of(const sm_hook& hook) const { return limits_.at(hook.id); }
     u64 cr3() const { return cr3_ | 0x3; /* PCID bits and the like */ }
     u64 gs_base() const { return gs_base_; }
@@ -229,6 +230,7 @@ class FakeMachine {
     std::function<u64(u64)> on_call_ = [](u64) { return u64{1}; };
     std::function<void(u64)> on_load_;
     mutable u64 loads_ = 0;
+    mutable std::array<u64, SM_MAX_VCPUS> irq_counts_{};
 
   private:
     static u64 stack_page(u64 i) { return 0x800000 + (3 - i) * 0x10000; }
