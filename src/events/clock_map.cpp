@@ -49,6 +49,13 @@ uint64_t ClockMap::to_realtime_ns(uint64_t tsc) const {
     return tsc >= now_.tsc ? now_.at(tsc) : before_.at(tsc);
 }
 
+uint64_t ClockMap::ticks_to_ns(uint64_t ticks) const {
+    if (now_.khz == 0)
+        return 0;
+    const Wide ns = static_cast<Wide>(ticks) * kNsPerKhz / now_.khz;
+    return static_cast<uint64_t>(std::min(ns, static_cast<Wide>(kMaxNs)));
+}
+
 Status ClockMap::resync(const ClockSample& sample) {
     SM_TRY(check(sample));
     if (now_.khz != 0 && sample.guest_tsc < now_.tsc)

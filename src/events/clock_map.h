@@ -27,6 +27,10 @@ class ClockMap {
 
     uint64_t to_realtime_ns(uint64_t tsc) const;
 
+    /// How long so many ticks are, by the frequency of the last sample, rounded down; not bent by
+    /// resync() as the difference of two times is.
+    uint64_t ticks_to_ns(uint64_t ticks) const;
+
     /// Takes a newer sample for TSC values from its own on; earlier ones keep their
     /// times. Corrects the drift of a frequency that is only known in kHz. If the new
     /// sample would set the time back, time stands still until it has caught up.

@@ -4,6 +4,7 @@
 #include "src/events/syscall_names.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 #include <iterator>
 
 namespace shadowmon {
@@ -19,6 +20,10 @@ Comm to_comm(const char (&bytes)[SM_COMM_SIZE]) {
     Comm comm;
     std::copy(std::begin(bytes), std::end(bytes), comm.bytes.begin());
     return comm;
+}
+
+std::optional<uint32_t> known(uint32_t number) {
+    return number == SM_IRQ_UNKNOWN ? std::nullopt : std::optional(number);
 }
 
 Syscall named(uint64_t nr, bool compat) {
@@ -57,6 +62,55 @@ void Decoder::set_hook_name(uint32_t id, std::string name) {
 
 std::string_view Decoder::hook_name(uint32_t id) const {
     return id < hook_names_.size() ? hook_names_[id] : unnamed;
+}
+
+void Decoder::set_irq_hook(uint32_t id, std::string function) {
+    if (function.size() > kMaxHookName)
+        function.resize(kMaxHookName);
+    if (id >= irq_functions_.size())
+        irq_functions_.resize(id + size_t{1}, unnamed);
+    irq_functions_[id] = *names_.insert(std::move(function)).first;
+}
+
+std::string_view Decoder::irq_function(uint32_t id) const {
+    return id < irq_functions_.size() ? irq_functions_[id] : unnamed;
+}
+
+/// The address is the guest's: only so many are kept.
+std::string_view Decoder::handler_name(Gva handler) {
+    if (auto known = handlers_.find(handler.value); known != handlers_.end())
+        return known->second;
+    if (handlers_.size() >= kMaxHandlers)
+        return unnamed;
+    std::string name = symbolizer_ ? symbolizer_(handler) : std::string();
+    if (name.empty())
+        name = fmt::format("{:#x}", handler.value);
+    if (name.size() > kMaxHookName)
+        name.resize(kMaxHookName);
+    return handlers_[handler.value] = *names_.insert(std::move(name)).first;
+}
+
+IrqEnter Decoder::irq_enter(const Record& record) {
+    const sm_body_irq_enter& b = record.irq_enter;
+    IrqPairing::Entry entry;
+    entry.tsc = record.header.tsc;
+    entry.function = irq_function(record.header.hook);
+    entry.handler = b.handler ? handler_name(Gva(b.handler)) : entry.function;
+    entry.vector = b.vector;
+    entry.irq = b.irq;
+    irqs_.enter(record.header.cpu, b.nth, entry);
+    return {known(b.vector), known(b.irq), entry.handler};
+}
+
+IrqExit Decoder::irq_exit(const Record& record) {
+    const sm_body_irq_exit& b = record.irq_exit;
+    const std::string_view function = irq_function(record.header.hook);
+    const uint64_t tsc = record.header.tsc;
+    auto entry = irqs_.exit(record.header.cpu, b.nth, tsc, function);
+    if (!entry)
+        return {known(b.vector), std::nullopt, function, std::nullopt};
+    return {known(entry->vector), known(entry->irq), entry->handler,
+            clock_map_.ticks_to_ns(tsc - entry->tsc)};
 }
 
 void Decoder::decode(const Record& record, Event& event) {
@@ -101,6 +155,12 @@ void Decoder::decode(const Record& record, Event& event) {
         body.flags = record.hook.flags;
         break;
     }
+    case SM_EVENT_IRQ_ENTER:
+        event.body = irq_enter(record);
+        break;
+    case SM_EVENT_IRQ_EXIT:
+        event.body = irq_exit(record);
+        break;
     case SM_EVENT_LOST: {
         auto& body = event.body.emplace<Lost>();
         std::copy(std::begin(record.lost.lost), std::end(record.lost.lost), body.by_type.begin());

@@ -3,12 +3,15 @@
 
 #include "src/events/clock_map.h"
 #include "src/events/event.h"
+#include "src/events/irq_pairing.h"
 #include "src/events/ring_reader.h"
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -33,15 +36,38 @@ class Decoder {
     void set_hook_name(uint32_t id, std::string name);
     static constexpr size_t kMaxHookName = 256;
 
+    /// The entry function of the interrupts that this hook tells of, at their entry or exit; until
+    /// set_irq_hook() has been called, it is "?".
+    void set_irq_hook(uint32_t id, std::string function);
+
+    /// Names a function of the guest's kernel by its address; empty if it has no name.
+    using Symbolizer = std::function<std::string(Gva)>;
+    void set_symbolizer(Symbolizer symbolizer) { symbolizer_ = std::move(symbolizer); }
+
+    /// Hooks were put in or taken out; no interrupt around that time gets a duration.
+    void hooks_changed(uint64_t tsc) { irqs_.hooks_changed(tsc); }
+    const IrqPairing& irqs() const { return irqs_; }
+
+    /// So many handlers of devices are told apart; a guest that shows more has their names "?".
+    static constexpr size_t kMaxHandlers = 4096;
+
   private:
     Syscall enter(const Record& record, uint64_t nr);
     Syscall exit(const Record& record, uint64_t nr);
 
     std::string_view hook_name(uint32_t id) const;
+    std::string_view irq_function(uint32_t id) const;
+    std::string_view handler_name(Gva handler);
+    IrqEnter irq_enter(const Record& record);
+    IrqExit irq_exit(const Record& record);
 
     ClockMap clock_map_;
     std::set<std::string> names_; // that any hook ever had
     std::vector<std::string_view> hook_names_;
+    std::vector<std::string_view> irq_functions_; // by hook id
+    Symbolizer symbolizer_;
+    std::unordered_map<uint64_t, std::string_view> handlers_; // by address
+    IrqPairing irqs_;
     std::unordered_set<uint64_t> in_compat_; // task addresses
 };
 

@@ -10,8 +10,8 @@ namespace shadowmon {
 std::string_view event_type_name(unsigned type) {
     constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {
         "pad",     "lost",    "syscall_enter", "syscall_exit", "switch",  "unknown_hook",
-        "hook",    "type_7",  "type_8",        "type_9",       "type_10", "type_11",
-        "type_12", "type_13", "type_14",       "type_15"};
+        "hook",    "irq_enter", "irq_exit",      "type_9",       "type_10", "type_11",
+        "type_12", "type_13",   "type_14",       "type_15"};
     return type < kNames.size() ? kNames[type] : "type_unknown";
 }
 
@@ -29,6 +29,10 @@ unsigned event_type(const Event& event) {
                 return SM_EVENT_LOST;
             else if constexpr (std::is_same_v<Body, HookHit>)
                 return SM_EVENT_HOOK;
+            else if constexpr (std::is_same_v<Body, IrqEnter>)
+                return SM_EVENT_IRQ_ENTER;
+            else if constexpr (std::is_same_v<Body, IrqExit>)
+                return SM_EVENT_IRQ_EXIT;
             else
                 return SM_EVENT_UNKNOWN_HOOK;
         },

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <variant>
 
@@ -79,6 +80,25 @@ struct HookHit {
     uint64_t flags = 0;
 };
 
+/// An interrupt begins to be handled. Event::process is the one that it interrupts.
+struct IrqEnter {
+    std::optional<uint32_t> vector; ///< nothing: the guest's register held none
+    std::optional<uint32_t> irq;    ///< number of the device's line, as in /proc/interrupts
+    /// The device's handler as a symbol, or its address where the kernel has none for it (a
+    /// module's); of a system vector, or where no device is found, the kernel's entry function.
+    /// Owned by the decoder.
+    std::string_view handler;
+};
+
+/// Handling is over. If the entry is not known for sure, there is no duration, and vector and
+/// handler are no more than what the hook tells.
+struct IrqExit {
+    std::optional<uint32_t> vector;
+    std::optional<uint32_t> irq;
+    std::string_view handler;
+    std::optional<uint64_t> duration_ns; ///< from entry to exit, by the guest's TSC
+};
+
 /// The gate was entered from no hook: the guest ran INT 20 of its own.
 struct UnknownHook {
     Gva rip; ///< return address of the frame
@@ -88,7 +108,8 @@ struct UnknownHook {
 /// One event, decoded: the model that every sink and the summary work from.
 /// Holds no pointer into a ring; string views are of static tables or of the decoder's names.
 struct Event {
-    using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook, HookHit>;
+    using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook, HookHit,
+                              IrqEnter, IrqExit>;
 
     uint64_t tsc = 0;         ///< guest TSC
     uint64_t realtime_ns = 0; ///< the same instant as nanoseconds of the host's CLOCK_REALTIME

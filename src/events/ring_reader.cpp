@@ -29,6 +29,8 @@ constexpr size_t kSizes[SM_EVENT_TYPES] = {
     sizeof(sm_event_header) + sizeof(sm_body_switch),
     sizeof(sm_event_header) + sizeof(sm_body_unknown),
     sizeof(sm_event_header) + sizeof(sm_body_hook),
+    sizeof(sm_event_header) + sizeof(sm_body_irq_enter),
+    sizeof(sm_event_header) + sizeof(sm_body_irq_exit),
 };
 static_assert(offsetof(Record, syscall_enter) == sizeof(sm_event_header));
 

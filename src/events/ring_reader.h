@@ -23,6 +23,8 @@ struct Record {
         sm_body_lost lost;
         sm_body_unknown unknown;
         sm_body_hook hook;
+        sm_body_irq_enter irq_enter;
+        sm_body_irq_exit irq_exit;
     };
 };
 

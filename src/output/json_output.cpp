@@ -27,6 +27,16 @@ void put_task(JsonWriter& w, uint32_t pid, uint32_t tid, const Comm& comm, Gva t
     w.hex_string(task.value);
 }
 
+void put_irq(JsonWriter& w, std::optional<uint32_t> vector, std::optional<uint32_t> irq,
+             std::string_view handler) {
+    w.text(",\"irq\":{\"handler\":");
+    w.string<Decoder::kMaxHookName>(handler);
+    if (vector)
+        w.text(",\"vector\":").decimal(*vector);
+    if (irq)
+        w.text(",\"line\":").decimal(*irq);
+}
+
 /// What is particular to a kind, one function per type of body.
 struct BodyWriter {
     JsonWriter& w;
@@ -84,6 +94,22 @@ struct BodyWriter {
         w.hex_string(body.sp);
         w.text(",\"flags\":");
         w.hex_string(body.flags);
+    }
+
+    void operator()(const IrqEnter& body) {
+        put_irq(w, body.vector, body.irq, body.handler);
+        w.text("}");
+    }
+
+    void operator()(const IrqExit& body) {
+        put_irq(w, body.vector, body.irq, body.handler);
+        w.text("},");
+        if (body.duration_ns) {
+            w.text("\"duration_ns\":");
+            w.count(*body.duration_ns);
+        } else {
+            w.text("\"unpaired\":true");
+        }
     }
 
     void operator()(const UnknownHook& body) {

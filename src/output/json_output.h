@@ -15,7 +15,8 @@ namespace shadowmon {
 ///   "tsc"    string, the guest TSC in decimal (64 bits do not fit a JSON number)
 ///   "cpu"    number, as the guest states it
 ///   "ring", "seq"  numbers: which ring it came through, its number there
-///   "kind"   "syscall_enter", "syscall_exit", "switch", "lost", "hook", "unknown_hook"
+///   "kind"   "syscall_enter", "syscall_exit", "switch", "lost", "hook", "irq_enter",
+///            "irq_exit", "unknown_hook"
 ///   "pid", "tid", "ppid", "uid"  numbers
 ///   "comm"   string, escaped (below)
 ///   "task"   string, address of the task_struct: "0xffff8881002b8000"
@@ -34,6 +35,15 @@ namespace shadowmon {
 ///   lost           "lost": {kind: number, ...}, "total": number
 ///   hook           "hook": string, "args": [rdi, rsi, rdx, rcx, r8, r9], "ax", "sp", "flags":
 ///                  strings in hexadecimal, the registers before the hooked instruction
+///   irq_enter      "irq": {"handler": string, "vector": number, "line": number}; the process is the
+///                  interrupted one. "handler" is the device's handler (a symbol, or an address
+///                  where the kernel has no symbol for it, as in modules), of a system vector the
+///                  kernel's entry function; "line" is the number that /proc/interrupts has, and
+///                  only there for a device; "vector" only where it is known
+///   irq_exit       "irq": the same, and "duration_ns": number, from the entry to the exit by the
+///                  guest's TSC, without softirqs, with the monitor's own work in between; or
+///                  "unpaired": true, where its entry is not known for sure (before attaching,
+///                  lost, hooks changed): then "irq" tells only what the hook itself does
 ///   unknown_hook   "rip", "rsp": strings in hexadecimal
 /// The summary has "kind": "summary"; its keys are those of to_json().
 ///
@@ -62,7 +72,8 @@ class JsonOutput final : public Output {
 ///   number}, "abandoned": {kind: number}, "missing"}], "broken_rings", "processes": [{"pid",
 ///   "comm", "events", "syscalls", "switches"}], "process_count", "syscalls": [{"name", "nr",
 ///   "compat", "calls", "returns", "errors"}], "syscall_count", "hooks": [{"name", "hits"}],
-///   "hook_count", "figures": {key: number}
+///   "hook_count", "irqs": [{"handler", "entries", "timed", "unpaired", "total_ns"}], "irq_count",
+///   "figures": {key: number}
 std::string to_json(const Summary& summary);
 
 } // namespace shadowmon

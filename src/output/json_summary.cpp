@@ -115,6 +115,16 @@ std::string to_json(const Summary& summary) {
         w.text("}");
     });
     json.add("hook_count", count(summary.hook_count));
+    json.array("irqs", summary.irqs, [](JsonWriter& w, const IrqCount& i) {
+        w.text("{\"handler\":");
+        w.string<Decoder::kMaxHookName>(i.handler);
+        put_field(w, "entries", i.entries);
+        put_field(w, "timed", i.timed);
+        put_field(w, "unpaired", i.unpaired);
+        put_field(w, "total_ns", i.total_ns);
+        w.text("}");
+    });
+    json.add("irq_count", count(summary.irq_count));
     json.raw(",\"figures\":{");
     for (const char* separator = ""; const Figure& figure : summary.figures) {
         // JSON has no infinity and no NaN.

@@ -69,6 +69,12 @@ void SummaryCollector::event(const Event& event) {
         ++counts.switches;
     } else if (const auto* hit = event.get_if<HookHit>()) {
         ++hits_[hit->name];
+    } else if (const auto* irq = event.get_if<IrqEnter>()) {
+        ++irqs_[irq->handler].entries;
+    } else if (const auto* left = event.get_if<IrqExit>()) {
+        IrqCount& c = irqs_[left->handler];
+        ++(left->duration_ns ? c.timed : c.unpaired);
+        c.total_ns += left->duration_ns.value_or(0);
     }
 }
 
@@ -98,6 +104,17 @@ Summary SummaryCollector::summary(const LostCounter& lost, size_t top) const {
         if (a.calls != b.calls)
             return a.calls > b.calls;
         return a.compat != b.compat ? b.compat : a.nr < b.nr;
+    });
+
+    for (const auto& [handler, counts] : irqs_) {
+        result.irqs.push_back(counts);
+        result.irqs.back().handler = handler;
+    }
+    result.irq_count = result.irqs.size();
+    keep_top(result.irqs, top, [](const IrqCount& a, const IrqCount& b) {
+        if (a.total_ns != b.total_ns)
+            return a.total_ns > b.total_ns;
+        return a.entries != b.entries ? a.entries > b.entries : a.handler < b.handler;
     });
 
     for (const auto& [name, hits] : hits_)

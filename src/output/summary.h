@@ -34,6 +34,14 @@ struct HookCount {
     uint64_t hits = 0;
 };
 
+struct IrqCount {
+    std::string handler;
+    uint64_t entries = 0;
+    uint64_t timed = 0;    ///< exits whose entry is known
+    uint64_t unpaired = 0; ///< exits whose entry is not
+    uint64_t total_ns = 0; ///< of the timed ones
+};
+
 /// A number that the caller of finish() adds: VM exits per event and the like.
 struct Figure {
     std::string key;   ///< in JSON ("vm_exits_per_event")
@@ -54,6 +62,8 @@ struct Summary {
     uint64_t syscall_count = 0;          ///< different ones in all
     std::vector<HookCount> hooks;        ///< hit most often first, cut to the top N
     uint64_t hook_count = 0;             ///< hooks hit in all
+    std::vector<IrqCount> irqs;          ///< longest in all first, cut to the top N
+    uint64_t irq_count = 0;              ///< handlers in all
     LostCounter lost;
     std::vector<Figure> figures;
 };
@@ -91,6 +101,7 @@ class SummaryCollector {
     std::unordered_map<Key, ProcessCount, Hash> processes_;
     ProcessCount* last_process_ = nullptr;
     std::array<std::array<Calls, kNumbers + 1>, 2> calls_{};
+    std::unordered_map<std::string_view, IrqCount> irqs_;   ///< by handler, likewise
     std::unordered_map<std::string_view, uint64_t> hits_; ///< by name, which the decoder owns
 };
 

@@ -53,6 +53,15 @@ void put_counts(Writer& w, const std::array<uint64_t, SM_EVENT_TYPES>& counts) {
         w.text(")");
 }
 
+void put_irq(Writer& w, std::optional<uint32_t> vector, std::optional<uint32_t> irq,
+             std::string_view handler) {
+    w.set(escape_to(w.at(), handler, true));
+    if (vector)
+        w.text(" vector ").decimal(*vector);
+    if (irq)
+        w.text(" line ").decimal(*irq);
+}
+
 /// Kind and body of an event, one function per type of body.
 struct BodyWriter {
     Writer& w;
@@ -106,6 +115,20 @@ struct BodyWriter {
             separator = ", ";
         }
         put_number(w.text(") ax="), body.ax);
+    }
+
+    void operator()(const IrqEnter& body) {
+        kind("irq");
+        put_irq(w, body.vector, body.irq, body.handler);
+    }
+
+    void operator()(const IrqExit& body) {
+        kind("irq end");
+        put_irq(w, body.vector, body.irq, body.handler);
+        if (body.duration_ns)
+            w.text(" = ").decimal(*body.duration_ns).text(" ns");
+        else
+            w.text(" [unpaired]");
     }
 
     void operator()(const UnknownHook& body) {

@@ -74,6 +74,15 @@ std::string to_text(const Summary& summary) {
         for (const HookCount& h : summary.hooks)
             fmt::format_to(at, "{:<24}{:>12}\n", escape(h.name, true), h.hits);
     }
+    if (!summary.irqs.empty()) {
+        fmt::format_to(at, "\ninterrupts that took longest ({} of {} handlers)\n",
+                       summary.irqs.size(), summary.irq_count);
+        fmt::format_to(at, "{:<36}{:>12}{:>12}{:>12}{:>14}\n", "handler", "entries", "timed",
+                       "unpaired", "total us");
+        for (const IrqCount& i : summary.irqs)
+            fmt::format_to(at, "{:<36}{:>12}{:>12}{:>12}{:>14.3f}\n", escape(i.handler, true),
+                           i.entries, i.timed, i.unpaired, static_cast<double>(i.total_ns) * 1e-3);
+    }
     return out;
 }
 

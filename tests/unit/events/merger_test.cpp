@@ -158,11 +158,11 @@ TEST_F(MergerTest, ABrokenRingIsToldOfOnceAndTheOthersGoOn) {
     produce(*rings_, 0, 10);
     produce(*rings_, 0, 20);
     produce(*rings_, 1, 30);
-    rings_->data(0)[96] = std::byte{7}; // type of the second record
+    rings_->data(0)[96] = std::byte{15}; // type of the second record
     EXPECT_EQ(poll(merger), (Tscs{10, 30}));
     const std::vector<Error> errors = merger.take_errors();
     ASSERT_EQ(errors.size(), 1u);
-    EXPECT_EQ(errors[0].message(), "ring 0, offset 0x60: unknown event type 7");
+    EXPECT_EQ(errors[0].message(), "ring 0, offset 0x60: unknown event type 15");
 
     produce(*rings_, 0, 40);
     Trip stuck(*rings_, 0); // of the broken ring: holds nobody back
