@@ -23,6 +23,12 @@ constexpr const char* trace_footer = R"(What comes out, one line per event (text
   time (UTC), CPU, process/thread id, kind. With --format json each line is one object.
   The output ends with a summary: events by kind, lost ones, busiest processes and calls.
 
+What --monitor takes:
+  syscalls           every system call, 32-bit ones too, where it begins and where it returns
+  switches           every process switch
+  irq                every interrupt of a device or of the system (timers, calls of other CPUs),
+                     where it begins and ends: vector, handler, interrupted process, duration
+
 What --hook takes (again and again, also with `shadowmon hooks add` on the running trace):
   vfs_read           a function, where its arguments are still in their registers
   vfs_read%return    where it returns, with the value
@@ -128,8 +134,8 @@ CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
         ->type_name("PID");
     command
         ->add_option("--monitor", arguments.monitor,
-                     "What to watch, separated by commas: syscalls, switches (default: both; none "
-                     "if there is a --hook)")
+                     "What to watch, separated by commas: syscalls, switches, irq (default: "
+                     "syscalls,switches; none if there is a --hook)")
         ->type_name("LIST")
         ->expected(1);
     command

@@ -130,19 +130,6 @@ sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t ind
     return reinterpret_cast<sm_slot*>(bytes_of(layout.area(AreaKind::slot, index), region).data());
 }
 
-IdtEntry IdtEntry::interrupt_gate(Gva handler, uint16_t selector) {
-    constexpr uint64_t present_interrupt_gate = uint64_t{0x8e} << 40;
-    IdtEntry entry;
-    entry.low = (handler.value & 0xffff) | uint64_t{selector} << 16 | present_interrupt_gate |
-                (handler.value >> 16 & 0xffff) << 48;
-    entry.high = handler.value >> 32;
-    return entry;
-}
-
-Gva IdtEntry::handler() const {
-    return Gva((low & 0xffff) | (low >> 48) << 16 | (high & 0xffffffff) << 32);
-}
-
 bool in_compartment(Gva gva) {
     return gva.value >= SM_COMPARTMENT_GVA && gva.value - SM_COMPARTMENT_GVA < SM_COMPARTMENT_SIZE;
 }

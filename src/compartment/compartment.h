@@ -4,6 +4,7 @@
 #include "abi/config.h"
 #include "src/compartment/layout.h"
 #include "src/compartment/payload_image.h"
+#include "src/guest/idt.h"
 
 #include <optional>
 #include <span>
@@ -39,17 +40,6 @@ sm_ring* ring_in(const Layout& layout, std::span<std::byte> region, uint32_t ind
 std::span<const std::byte> ring_data_in(const Layout& layout, std::span<std::byte> region,
                                         uint32_t index);
 sm_slot* slot_in(const Layout& layout, std::span<std::byte> region, uint32_t index);
-
-/// An IDT entry: 64-bit interrupt gate, DPL 0, IST 0.
-struct IdtEntry {
-    uint64_t low = 0, high = 0;
-
-    static IdtEntry interrupt_gate(Gva handler, uint16_t selector);
-    bool present() const { return low >> 47 & 1; }
-    Gva handler() const;
-    uint16_t selector() const { return static_cast<uint16_t>(low >> 16); }
-};
-static_assert(sizeof(IdtEntry) == 16);
 
 /// The vector of the gate, which is also that of #VE.
 inline constexpr unsigned gate_vector = 20;

@@ -52,11 +52,19 @@ Status add_pointers(CodeMap& map, const KernelInfo& kernel, const PhysicalMemory
 } // namespace
 
 Result<KernelCode> read_kernel_code(const KernelInfo& kernel, const PhysicalMemory& memory,
-                                    std::span<const CoveredBytes> covered) {
+                                    std::span<const CoveredBytes> covered,
+                                    std::optional<TextRange> only) {
     auto start = kernel.symbols.address("_stext");
     auto end = kernel.symbols.address("_etext");
     if (!start || !end)
         return fail((start ? end : start).error().in("find the kernel's text"));
+    if (only) {
+        if (only->start < *start || only->end > *end)
+            return failf("{:#x}..{:#x} is outside the kernel's text {:#x}..{:#x}",
+                         only->start.value, only->end.value, start->value, end->value);
+        *start = only->start;
+        *end = only->end;
+    }
     auto limits = OffLimits::find(kernel.symbols);
     if (!limits)
         return fail(limits.error());

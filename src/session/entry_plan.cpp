@@ -10,7 +10,6 @@ namespace {
 constexpr unsigned page_fault_vector = 14;
 constexpr uint32_t idt_needed = (gate_vector + 1) * sizeof(IdtEntry) - 1; // as a limit
 constexpr unsigned ist_mask = 7;
-constexpr unsigned interrupt_gate_type = 0xe;
 
 template <typename T> Result<T> read_value(const PhysicalMemory& memory, Gpa gpa) {
     T value{};
@@ -62,7 +61,7 @@ Result<EntryPlan> plan_entry(const KernelInfo& kernel, const GuestCpus& cpus,
             return failf("interrupt vector {} leads to {:#x}, into the compartment of another "
                          "monitor, or of one that left it behind",
                          gate_vector, entry->handler().value);
-        if ((entry->low >> 32 & ist_mask) != 0 || (entry->low >> 40 & 0xf) != interrupt_gate_type ||
+        if ((entry->low >> 32 & ist_mask) != 0 || entry->type() != IdtEntry::interrupt_gate_type ||
             !kernel.image.contains(entry->handler()))
             return failf("interrupt vector {} is in use by something that is not the kernel's #VE "
                          "handler ({:#x}, handler {:#x})",

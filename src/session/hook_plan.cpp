@@ -74,11 +74,13 @@ Result<MonitorSet> MonitorSet::parse(const std::string& names) {
             set.syscalls = true;
         else if (name == "switches")
             set.switches = true;
+        else if (name == "irq")
+            set.irq = true;
         else
-            return failf("there is no monitor \"{}\"; there are: syscalls, switches", name);
+            return failf("there is no monitor \"{}\"; there are: syscalls, switches, irq", name);
     }
     if (!set.any())
-        return failf("no monitor is named; there are: syscalls, switches");
+        return failf("no monitor is named; there are: syscalls, switches, irq");
     return set;
 }
 

@@ -13,10 +13,11 @@ namespace shadowmon {
 struct MonitorSet {
     bool syscalls = false;
     bool switches = false;
+    bool irq = false; ///< planned by irq_plan.h
 
-    bool any() const { return syscalls || switches; }
+    bool any() const { return syscalls || switches || irq; }
 
-    /// "syscalls,switches"; the error lists what there is.
+    /// "syscalls,switches,irq"; the error lists what there is.
     static Result<MonitorSet> parse(const std::string& names);
 };
 

@@ -5,8 +5,9 @@
 #include "src/compartment/compartment.h"
 #include "src/compartment/payload_image.h"
 #include "src/compartment/placement.h"
-#include "src/session/guest_survey.h"
 #include "src/events/shared_memory.h"
+#include "src/session/guest_survey.h"
+#include "src/session/irq_plan.h"
 
 #include <algorithm>
 #include <bit>
@@ -78,6 +79,17 @@ Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLo
     if (!monitors)
         return fail(monitors.error());
     monitors_ = std::move(*monitors);
+    if (options.monitors.irq) {
+        HookPolicy policy;
+        policy.branch_tracking = cpus_.running.front().cr4 & cr4_cet;
+        auto irq = plan_irq_hooks(*kernel_, memory_, policy);
+        if (!irq)
+            return fail(irq.error());
+        for (const std::string& note : irq->notes)
+            log(note);
+        irq_offsets_ = irq->offsets;
+        std::move(irq->requests.begin(), irq->requests.end(), std::back_inserter(monitors_));
+    }
 
     if (auto symbol = kernel_->symbols.address("panic_cpu"))
         if (auto gpa = kernel_->to_gpa(*symbol))
@@ -99,6 +111,7 @@ sm_config MonitorSession::guest_config(const SessionOptions& options) const {
     config.nr_windows = static_cast<uint32_t>(windows.size());
     std::copy(windows.begin(), windows.end(), config.windows);
     config.offsets = kernel_->offsets;
+    config.irq = irq_offsets_;
     config.idt20_handler = entry_.chain_handler.value;
     return config;
 }
@@ -213,13 +226,34 @@ Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog&
         if (auto user_ids = hooks_->stage(planned->requests); !user_ids)
             return fail(user_ids.error());
     }
+    merger_->decoder().set_symbolizer([this](Gva at) { return function_name(at); });
     for (const HookStatus& hook : hooks_->list()) {
-        merger_->decoder().set_hook_name(hook.id, hook.name);
+        name_hook(hook);
         log(fmt::format("hook {} ({}) in {} at {:#x}: {}", hook.id, hook.gate, hook.name,
                         hook.address,
                         hooks_->request(hook.id).displaced.instructions.front().text()));
     }
     return {};
+}
+
+void MonitorSession::name_hook(const HookStatus& hook) {
+    Decoder& decoder = merger_->decoder();
+    const uint16_t type = hooks_->request(hook.id).type;
+    std::string_view name = hook.name;
+    if (type == SM_EVENT_IRQ_EXIT && name.ends_with(irq_exit_suffix))
+        name.remove_suffix(irq_exit_suffix.size());
+    if (type == SM_EVENT_IRQ_ENTER || type == SM_EVENT_IRQ_EXIT)
+        decoder.set_irq_hook(hook.id, std::string(name));
+    else
+        decoder.set_hook_name(hook.id, hook.name);
+}
+
+/// Only what begins there exactly: a module's function has no symbol here.
+std::string MonitorSession::function_name(Gva at) const {
+    auto symbol = kernel_->symbols.find_by_address(at);
+    if (!symbol || symbol->absolute || Gva(symbol->value) != at)
+        return {};
+    return std::string(symbol->name);
 }
 
 Status MonitorSession::open_way(const StepLog& log) {
@@ -323,7 +357,10 @@ HookReply MonitorSession::answer(const HookCommand& command,
     HookReply reply = user_hooks_->answer(command, meanwhile);
     if (command.verb == HookCommand::Verb::add)
         for (const HookStatus& hook : reply.hooks)
-            merger_->decoder().set_hook_name(hook.id, hook.name);
+            name_hook(hook);
+    if (command.verb != HookCommand::Verb::list)
+        if (auto vcpu = views_->vcpu(cpus_.running.front().index))
+            merger_->decoder().hooks_changed(vcpu->guest_tsc);
     return reply;
 }
 

@@ -110,6 +110,8 @@ class MonitorSession {
     Status look_at_guest(const SessionOptions& options, const StepLog& log);
     Status build(const SessionOptions& options, const StepLog& log);
     Status place_hooks(const SessionOptions& options, const StepLog& log);
+    void name_hook(const HookStatus& hook);
+    std::string function_name(Gva at) const;
     Status open_way(const StepLog& log);
     Status start_reading();
     sm_config guest_config(const SessionOptions& options) const;
@@ -119,6 +121,7 @@ class MonitorSession {
     GuestCpus cpus_;
     std::optional<KernelInfo> kernel_;
     std::vector<HookRequest> monitors_; ///< planned before there is a place for them
+    sm_irq_offsets irq_offsets_{};
     std::optional<HookSet> hooks_;
     std::optional<UserHooks> user_hooks_;
     EntryPlan entry_{};
