@@ -131,7 +131,7 @@ class Comparison:
         for key in ("lost", "late", "broken_rings"):
             if summary.get(key) != 0:
                 yield f"summary: {key} is {summary.get(key)}"
-        count = len(self.monitor.events) + len(self.monitor.others)
+        count = len(self.monitor.events) + len(self.monitor.irqs) + len(self.monitor.others)
         if summary.get("events") != count:
             yield f"summary counts {summary.get('events')} events, the file has {count}"
 

@@ -74,6 +74,10 @@ detach() {
 	[ "$code" -eq 0 ]
 }
 
+# What `truth start` is given, and what the guest does meanwhile.
+truth_of=
+work='deterministic && compat32 && workload 1'
+
 # watched_work NAME [ARGUMENTS...]: all of the work is watched in block mode, while the guest's own
 # kernel keeps the same record. Both records are in $OUT then, for compare.py.
 watched_work() {
@@ -84,7 +88,7 @@ watched_work() {
 	ok "attach_$work_name"
 	say "watched"
 	check "guest_works_watched_$work_name" guest \
-		'truth start && window sh -c "deterministic && compat32 && workload 1"; status=$?; truth stop /tmp/truth; exit $status'
+		"truth start $truth_of && window sh -c '$work'; status=\$?; truth stop /tmp/truth; exit \$status"
 	say "detaching"
 	check "detach_$work_name" detach
 	for file in trace stats hist-syscalls hist-switches; do

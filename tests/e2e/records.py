@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ENTER, EXIT, SWITCH = "syscall_enter", "syscall_exit", "switch"
+IRQ_ENTER, IRQ_EXIT = "irq_enter", "irq_exit"
 
 
 @dataclass
@@ -18,7 +19,8 @@ class Event:
     cpu: int
     tsc: int
     tid: int  # of a switch: the previous task
-    what: tuple  # enter: nr, args; exit: nr, value; switch: previous comm, next tid and comm
+    what: tuple  # enter: nr, args; exit: nr, value; switch: previous comm, next tid and comm;
+    # interrupt: "line" and its number, of a device, or "vector" and its number
     where: str  # file and line, for messages
     raw: dict = field(default_factory=dict)  # the monitor's own record of it
 
@@ -32,6 +34,8 @@ class Event:
             text = "call %d(%s)" % (self.what[0], ", ".join("%#x" % a for a in self.what[1]))
         elif self.kind == EXIT:
             text = "call %d returns %d" % self.what
+        elif self.kind in (IRQ_ENTER, IRQ_EXIT):
+            text = f"{self.kind} {self.what[0]} {self.what[1]}"
         else:
             text = "switch from %s to %d %s" % self.what
         return f"cpu {self.cpu} tid {self.tid} {text} [{self.where}]"
@@ -54,10 +58,15 @@ class Truth:
         r"next_comm=(.*) next_pid=(\d+) next_prio=-?\d+$"
     )
 
+    LINE_IRQ = re.compile(r"^irq=(\d+) (?:name|ret)=.*$")
+    VECTOR = re.compile(r"^vector=(\d+)$")
+
     def __init__(self, folder):
         self.folder = Path(folder)
         self.problems = []
-        self.events = list(self._read_trace())
+        events = list(self._read_trace())
+        self.events = [e for e in events if e.kind not in (IRQ_ENTER, IRQ_EXIT)]
+        self.irqs = [e for e in events if e.kind in (IRQ_ENTER, IRQ_EXIT)]
         self._read_stats()
         self.call_counts = self._read_hist("hist-syscalls", ("common_pid", "id"))
         self.switch_counts = self._read_hist("hist-switches", ("prev_pid", "next_pid"))
@@ -97,6 +106,11 @@ class Truth:
         if name == "sched_switch" and (c := self.SWITCH.match(rest)):
             what = (c[1], int(c[4]), c[3])
             return Event(SWITCH, cpu, tsc, int(c[2]), what, where)
+        kind = {"entry": IRQ_ENTER, "exit": IRQ_EXIT}.get(name.rpartition("_")[2])
+        if kind and (c := self.LINE_IRQ.match(rest)):
+            return Event(kind, cpu, tsc, tid, ("line", int(c[1])), where)
+        if kind and (c := self.VECTOR.match(rest)):
+            return Event(kind, cpu, tsc, tid, ("vector", int(c[1])), where)
         return None
 
     def _read_stats(self):
@@ -140,6 +154,7 @@ class Monitor:
     def __init__(self, path):
         self.problems = []
         self.events = []
+        self.irqs = []
         self.others = []  # lost, unknown_hook: none is expected
         self.summary = None
         self.rings = {}  # ring -> sequence numbers in the order of the file
@@ -168,7 +183,9 @@ class Monitor:
         except (ValueError, KeyError, TypeError) as error:
             self.problems.append(f"{where}: {error!r} in {line[:200]!r}")
             return
-        if event:
+        if event and kind in (IRQ_ENTER, IRQ_EXIT):
+            self.irqs.append(event)
+        elif event:
             self.events.append(event)
         else:
             self.others.append(raw)
@@ -185,6 +202,9 @@ class Monitor:
             now = raw["next"]
             tid = raw["prev"]["tid"]
             what = (unescape(raw["prev"]["comm"]), now["tid"], unescape(now["comm"]))
+        elif kind in (IRQ_ENTER, IRQ_EXIT):
+            irq = raw["irq"]
+            what = ("line", irq["line"]) if "line" in irq else ("vector", irq.get("vector"))
         else:
             return None
         return Event(kind, cpu, tsc, tid, what, where, raw)

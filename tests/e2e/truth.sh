@@ -1,17 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# usage: truth start | truth stop DIR          (in the watched guest)
+# usage: truth start [irq] | truth stop DIR    (in the watched guest)
 #        truth functions FUNCTION... | truth functions-stop DIR
 #
 # The guest kernel's own record of system calls and process switches, from its tracefs: every
-# event with arguments and return values, and the same counted by hist triggers. Tracing
+# event with arguments and return values, and the same counted by hist triggers; with irq, of
+# interrupts of devices and of the system as well. Tracing
 # makes the kernel take its slow path at system-call entry and exit; the monitor's hooks sit
 # before the fork of the two paths and see no difference.
 set -eu
 cd /sys/kernel/tracing
 events="raw_syscalls/sys_enter raw_syscalls/sys_exit sched/sched_switch"
+irq_events="irq/irq_handler_entry irq/irq_handler_exit $(cd events && echo irq_vectors/*_entry irq_vectors/*_exit)"
 
-start() {
+start() { # [irq]
+	[ "${1:-}" != irq ] || events="$events $irq_events"
 	echo 0 >tracing_on
 	echo 8192 >buffer_size_kb # for each CPU
 	echo x86-tsc >trace_clock
@@ -35,7 +38,7 @@ stop() {
 	done
 	cat events/raw_syscalls/sys_enter/hist >"$1/hist-syscalls"
 	cat events/sched/sched_switch/hist >"$1/hist-switches"
-	for event in $events; do
+	for event in $events $irq_events; do
 		echo 0 >"events/$event/enable"
 	done
 	echo '!hist:keys=common_pid,id:size=16384' >events/raw_syscalls/sys_enter/trigger
@@ -69,12 +72,12 @@ functions_stop() {
 }
 
 case ${1:-} in
-start) start ;;
+start) start "${2:-}" ;;
 stop) stop "$2" ;;
 functions)
 	shift
 	functions "$@"
 	;;
 functions-stop) functions_stop "$2" ;;
-*) echo "usage: truth start | stop DIR | functions NAME... | functions-stop DIR" >&2 && exit 2 ;;
+*) echo "usage: truth start [irq] | stop DIR | functions NAME... | functions-stop DIR" >&2 && exit 2 ;;
 esac
