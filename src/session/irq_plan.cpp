@@ -70,13 +70,13 @@ class Planner {
     Result<std::vector<HookRequest>> plan(const IrqFunction& function) const {
         std::vector<HookRequest> requests;
         std::string name = hooks_.where(function.start);
-        auto flags = static_cast<uint16_t>(function.is_line ? SM_HOOK_IRQ_LINE
-                                                            : function.vectors.front()
-                                                                  << SM_HOOK_VECTOR_SHIFT);
+        auto flags = static_cast<uint16_t>(
+            function.is_line ? SM_HOOK_IRQ_LINE : function.vectors.front() << SM_HOOK_VECTOR_SHIFT);
         for (Gva at : function.entries)
             SM_TRY(add(requests, at, name, SM_EVENT_IRQ_ENTER, flags));
         for (Gva at : function.exits)
-            SM_TRY(add(requests, at, name + std::string(irq_exit_suffix), SM_EVENT_IRQ_EXIT, flags));
+            SM_TRY(
+                add(requests, at, name + std::string(irq_exit_suffix), SM_EVENT_IRQ_EXIT, flags));
         return requests;
     }
 
@@ -91,10 +91,9 @@ class Planner {
         auto gpa = kernel_.to_gpa(at);
         if (!gpa)
             return fail(gpa.error());
-        auto bytes = hooks_.code().map.bytes(at, at + hook_bytes.size());
-        HookRequest request{std::move(name), std::move(*displaced), {}, *gpa, type, flags, {}};
-        std::copy(bytes.begin(), bytes.end(), request.original.begin());
-        requests.push_back(std::move(request));
+        std::vector<std::byte> bytes = displaced->bytes;
+        requests.push_back(
+            {std::move(name), std::move(*displaced), std::move(bytes), *gpa, type, flags, {}});
         return {};
     }
 
@@ -120,6 +119,7 @@ Result<IrqPlan> plan_irq_hooks(const KernelInfo& kernel, const PhysicalMemory& m
         return fail(code.error().in(step));
     // The places are in noinstr functions, between the two that make it safe to be traced there.
     policy.noinstr = true;
+    policy.call_gate = false;
     HookPlanner hooks(std::move(*code), policy, &kernel.symbols);
     IrqFunctions functions = find_irq_functions(idt, hooks.code().map, *landmarks);
 

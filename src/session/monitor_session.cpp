@@ -373,7 +373,7 @@ void MonitorSession::tick() {
 std::vector<std::string> MonitorSession::overwritten(std::span<const Gpa> places) {
     auto what = user_hooks_->overwritten(places);
     for (uint32_t id : what.added)
-        merger_->decoder().set_hook_name(id, hooks_->request(id).name);
+        name_hook(hooks_->status(id));
     return what.notes;
 }
 
