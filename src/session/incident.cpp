@@ -40,6 +40,16 @@ std::string escape_text(const kvm_views_event& event) {
     return text;
 }
 
+std::string init_text(const kvm_views_event& event) {
+    std::string text = event.view == KVM_VIEWS_MAIN
+                           ? fmt::format("was reset by the guest (INIT) at {:#x}", event.rip)
+                           : std::string("was reset by the guest (INIT) in the middle of an event, "
+                                         "which is lost");
+    return text + (event.arg & KVM_VIEWS_RESET_BOOT
+                       ? "; it goes on in the firmware, so the guest may start anew"
+                       : "; it is watched again as soon as the guest starts it");
+}
+
 std::string text_of(const kvm_views_event& event) {
     switch (event.type) {
     case KVM_VIEWS_EVENT_VIOLATION:
@@ -59,6 +69,8 @@ std::string text_of(const kvm_views_event& event) {
         return fmt::format("a breakpoint or single step of the guest (DR6 {:#x}) met the monitor's "
                            "code at {:#x} and was not delivered there",
                            event.arg, event.rip);
+    case KVM_VIEWS_EVENT_RESET:
+        return event.arg & KVM_VIEWS_RESET_INIT ? init_text(event) : "was reset by the VMM";
     default:
         return fmt::format("event {} from the kernel, which this program does not know",
                            event.type);

@@ -115,7 +115,8 @@ void TraceLoop::free_stray_slots() {
 std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& events) {
     std::vector<Gpa> overwritten;
     for (const kvm_views_event& event : events) {
-        if (event.type == KVM_VIEWS_EVENT_RESET) {
+        // INIT of one vCPU is the guest's doing, and leaves its memory and hooks as they are.
+        if (event.type == KVM_VIEWS_EVENT_RESET && !(event.arg & KVM_VIEWS_RESET_INIT)) {
             was_reset_ = true;
             return TraceEnd::vm_reset;
         }

@@ -67,6 +67,22 @@ TEST(Incident, Debug) {
                        "monitor's code at 0xffffffff81234567 and was not delivered there");
 }
 
+TEST(Incident, Init) {
+    kvm_views_event event = event_of(KVM_VIEWS_EVENT_RESET);
+    event.arg = KVM_VIEWS_RESET_INIT;
+    event.view = KVM_VIEWS_MAIN;
+    expect_text(event, "vCPU 3: was reset by the guest (INIT) at 0xffffffff81234567; it is watched "
+                       "again as soon as the guest starts it");
+    event.arg |= KVM_VIEWS_RESET_BOOT;
+    event.view = KVM_VIEWS_SHADOW;
+    expect_text(event, "vCPU 3: was reset by the guest (INIT) in the middle of an event, which is "
+                       "lost; it goes on in the firmware, so the guest may start anew");
+}
+
+TEST(Incident, ResetByTheVmm) {
+    expect_text(event_of(KVM_VIEWS_EVENT_RESET), "vCPU 3: was reset by the VMM");
+}
+
 /// Where the region is, the log does not say.
 TEST(Incident, Slot) {
     kvm_views_event event{};

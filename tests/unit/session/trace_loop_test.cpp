@@ -165,6 +165,39 @@ TEST_F(Loop, ResetEnds) {
     EXPECT_EQ(notices_.find("the guest had changed"), std::string::npos) << notices_;
 }
 
+/// The guest takes a CPU down and up.
+TEST_F(Loop, InitOfOneVcpuIsAnIncident) {
+    kvm_views_event event{};
+    event.type = KVM_VIEWS_EVENT_RESET;
+    event.vcpu_id = 1;
+    event.arg = KVM_VIEWS_RESET_INIT;
+    vm_->queue(event);
+    ASSERT_TRUE(produce());
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(50)), TraceEnd::time_over);
+    EXPECT_EQ(loop_->incidents(), 1u);
+    EXPECT_NE(notices_.find("vCPU 1: was reset by the guest (INIT)"), std::string::npos)
+        << notices_;
+    vm_->stats.undo_conflicts = 5;
+    finish_and_read();
+    EXPECT_EQ(notices_.find("was reset with the hooks"), std::string::npos) << notices_;
+    EXPECT_EQ(loop_->events(), 1u);
+}
+
+/// In the middle of an event: the slot is free again.
+TEST_F(Loop, SlotOfAVcpuThatGotInitIsFreed) {
+    slot()->claims++;
+    slot()->busy = 1;
+    kvm_views_event event{};
+    event.type = KVM_VIEWS_EVENT_RESET;
+    event.arg = KVM_VIEWS_RESET_INIT;
+    event.view = KVM_VIEWS_SHADOW;
+    vm_->queue(event);
+    EXPECT_EQ(loop_->run(3 * StraySlots::patience), TraceEnd::time_over);
+    EXPECT_EQ(slot()->busy, 0u);
+    EXPECT_EQ(session_->freed_slots(), 1u);
+    finish_and_read();
+}
+
 TEST_F(Loop, PanicEnds) {
     auto symbol = session_->kernel().symbols.address("panic_cpu");
     ASSERT_TRUE(symbol);
