@@ -67,6 +67,7 @@ class HostMachine {
     sm_ring& ring_of(const sm_slot&) const { return *ring_; }
     uint8_t* ring_data(sm_ring&) const { return reinterpret_cast<uint8_t*>(data_.get()); }
     uint64_t* counters_of(sm_ring&) const { return counters_.get(); }
+    uint64_t& irq_count(uint32_t) const { return *irq_count_; }
     sm_limit& limit_of(const sm_hook&) const { return *limit_; }
     uint64_t cr3() const { return 0; }
     uint64_t gs_base() const { return address(&memory_->current); }
@@ -93,6 +94,7 @@ class HostMachine {
     std::unique_ptr<sm_slot> slot_ = std::make_unique<sm_slot>();
     std::unique_ptr<sm_ring> ring_ = std::make_unique<sm_ring>();
     std::unique_ptr<uint64_t[]> counters_ = std::make_unique<uint64_t[]>(SM_COUNTERS * kCapacity);
+    std::unique_ptr<uint64_t> irq_count_ = std::make_unique<uint64_t>();
     std::unique_ptr<sm_limit> limit_ = std::make_unique<sm_limit>();
     std::unique_ptr<std::byte[]> data_ = std::make_unique<std::byte[]>(kRingSize);
 };

@@ -4,9 +4,10 @@
  * its event, say where the guest continues.
  *
  * Hw is the machine: config(), hooks(), limit_of(hook), saved_regs(slot), ring_of(slot),
- * ring_data(ring), counters_of(ring), irq_count(aux), from_start(), is_below_limit(), cr3(), gs_base(),
- * load<T>(Gva) (one load, may fault: only for addresses found readable) and call_host(number). The
- * payload has the real one (machine.h), unit tests have one that checks every load.
+ * ring_data(ring), counters_of(ring), irq_count(aux), from_start(), is_below_limit(), cr3(),
+ * gs_base(), load<T>(Gva) (one load, may fault: only for addresses found readable) and
+ * call_host(number). The payload has the real one (machine.h), unit tests have one that checks
+ * every load.
  */
 #ifndef SHADOWMONITOR_PAYLOAD_HANDLER_H
 #define SHADOWMONITOR_PAYLOAD_HANDLER_H

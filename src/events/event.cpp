@@ -9,7 +9,7 @@ namespace shadowmon {
 
 std::string_view event_type_name(unsigned type) {
     constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {
-        "pad",     "lost",    "syscall_enter", "syscall_exit", "switch",  "unknown_hook",
+        "pad",     "lost",      "syscall_enter", "syscall_exit", "switch",  "unknown_hook",
         "hook",    "irq_enter", "irq_exit",      "type_9",       "type_10", "type_11",
         "type_12", "type_13",   "type_14",       "type_15"};
     return type < kNames.size() ? kNames[type] : "type_unknown";

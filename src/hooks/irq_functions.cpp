@@ -155,9 +155,8 @@ class FunctionReader {
         if (out.exits.empty())
             return "it does not end in irqentry_exit";
         bool calls = !places_of(Flow::call, marks_.irqentry_exit).empty();
-        bool returns = std::any_of(instructions_.begin(), instructions_.end(), [](const auto& one) {
-            return flow_of(one) == Flow::ret;
-        });
+        bool returns = std::any_of(instructions_.begin(), instructions_.end(),
+                                   [](const auto& one) { return flow_of(one) == Flow::ret; });
         if (returns && !calls)
             return "it returns without irqentry_exit";
         out.entries.push_back(entry);

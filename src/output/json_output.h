@@ -35,7 +35,8 @@ namespace shadowmon {
 ///   lost           "lost": {kind: number, ...}, "total": number
 ///   hook           "hook": string, "args": [rdi, rsi, rdx, rcx, r8, r9], "ax", "sp", "flags":
 ///                  strings in hexadecimal, the registers before the hooked instruction
-///   irq_enter      "irq": {"handler": string, "vector": number, "line": number}; the process is the
+///   irq_enter      "irq": {"handler": string, "vector": number, "line": number}; the process is
+///   the
 ///                  interrupted one. "handler" is the device's handler (a symbol, or an address
 ///                  where the kernel has no symbol for it, as in modules), of a system vector the
 ///                  kernel's entry function; "line" is the number that /proc/interrupts has, and

@@ -101,7 +101,7 @@ class SummaryCollector {
     std::unordered_map<Key, ProcessCount, Hash> processes_;
     ProcessCount* last_process_ = nullptr;
     std::array<std::array<Calls, kNumbers + 1>, 2> calls_{};
-    std::unordered_map<std::string_view, IrqCount> irqs_;   ///< by handler, likewise
+    std::unordered_map<std::string_view, IrqCount> irqs_; ///< by handler, likewise
     std::unordered_map<std::string_view, uint64_t> hits_; ///< by name, which the decoder owns
 };
 

@@ -19,9 +19,9 @@ namespace shadowmon {
 ///     09:55:01.123470030 000 bash/412             lost    12 events (syscall_enter 8, ...)
 ///     09:55:01.123470030 000 bash/412             hook    vfs_read(0xffff888004a1c000, ...) ax=0
 ///     09:55:01.123470030 000 bash/412             irq     sysvec_apic_timer_interrupt vector 236
-///     09:55:01.123479041 000 bash/412             irq end sysvec_apic_timer_interrupt vector 236 = 9011 ns
-///     09:55:01.123480114 000 bash/412             irq     vring_interrupt vector 38 line 25
-///     09:55:01.123470030 000 bash/412             unknown rip=0x... rsp=0x...
+///     09:55:01.123479041 000 bash/412             irq end sysvec_apic_timer_interrupt vector 236 =
+///     9011 ns 09:55:01.123480114 000 bash/412             irq     vring_interrupt vector 38 line
+///     25 09:55:01.123470030 000 bash/412             unknown rip=0x... rsp=0x...
 ///
 /// time of day (UTC; a line starting with # names the day), CPU, comm/tid, kind. All six
 /// argument registers are shown, in decimal below 1048576, in hexadecimal from there on.

@@ -205,10 +205,10 @@ Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog&
     auto vcpu = views_->vcpu(cpus_.running.front().index);
     if (!vcpu)
         return fail(vcpu.error());
-    hooks_.emplace(HookSet::Parts{
-        std::move(*table), std::move(code), HookLimits(limits_in(*layout_, region)),
-        HookCounters(std::move(counters), layout_->geometry().capacity), slots_, vcpu->tsc_khz,
-        call_gate_});
+    hooks_.emplace(HookSet::Parts{std::move(*table), std::move(code),
+                                  HookLimits(limits_in(*layout_, region)),
+                                  HookCounters(std::move(counters), layout_->geometry().capacity),
+                                  slots_, vcpu->tsc_khz, call_gate_});
 
     HookPolicy policy;
     policy.branch_tracking = vcpu->cr4 & cr4_cet;

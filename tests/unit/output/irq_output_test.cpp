@@ -30,8 +30,7 @@ template <class Output> std::string written(const Event& event) {
 TEST(IrqOutput, Json) {
     json enter = json::parse(written<JsonOutput>(event_of(IrqEnter{38, 4, "ser\"ial\x1b"})));
     EXPECT_EQ(enter["kind"], "irq_enter");
-    EXPECT_EQ(enter["irq"],
-              (json{{"handler", "ser\"ial\\x1b"}, {"vector", 38}, {"line", 4}}));
+    EXPECT_EQ(enter["irq"], (json{{"handler", "ser\"ial\\x1b"}, {"vector", 38}, {"line", 4}}));
     EXPECT_EQ(enter["comm"], "bash");
     EXPECT_FALSE(enter.contains("duration_ns"));
     json exit = json::parse(written<JsonOutput>(event_of(IrqExit{236, {}, "timer", 9011})));

@@ -171,6 +171,8 @@ TEST(Summary, IsWholeInJson) {
         {"syscall_count", 2},
         {"hooks", {{{"name", "vfs_\"\\x01"}, {"hits", 1}}}},
         {"hook_count", 1},
+        {"irqs", json::array()},
+        {"irq_count", 0},
         {"figures", {{"vm_exits_per_event", 0.25}, {"nothing", nullptr}}},
     };
     EXPECT_EQ(json::parse(to_json(s)), expected);

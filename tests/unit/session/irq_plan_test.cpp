@@ -135,8 +135,8 @@ TEST_F(IrqPlanTest, WhatAHostileIdtLeadsTo) {
     auto expect_note = [&](const std::string& why) {
         auto found = plan();
         ASSERT_TRUE(found) << found.error().message();
-        auto told = std::count_if(
-            found->notes.begin(), found->notes.end(), [&](const std::string& note) {
+        auto told =
+            std::count_if(found->notes.begin(), found->notes.end(), [&](const std::string& note) {
                 return note.find("vector 236") != note.npos && note.find(why) != note.npos;
             });
         EXPECT_EQ(told, 1) << why;
