@@ -359,9 +359,14 @@ HookReply MonitorSession::answer(const HookCommand& command,
         for (const HookStatus& hook : reply.hooks)
             name_hook(hook);
     if (command.verb != HookCommand::Verb::list)
-        if (auto vcpu = views_->vcpu(cpus_.running.front().index))
-            merger_->decoder().hooks_changed(vcpu->guest_tsc);
+        tell_hooks_changed();
     return reply;
+}
+
+/// An interrupt that is being handled now may end unseen.
+void MonitorSession::tell_hooks_changed() {
+    if (auto vcpu = views_->vcpu(cpus_.running.front().index))
+        merger_->decoder().hooks_changed(vcpu->guest_tsc);
 }
 
 void MonitorSession::tick() {
@@ -374,6 +379,7 @@ std::vector<std::string> MonitorSession::overwritten(std::span<const Gpa> places
     auto what = user_hooks_->overwritten(places);
     for (uint32_t id : what.added)
         name_hook(hooks_->status(id));
+    tell_hooks_changed();
     return what.notes;
 }
 

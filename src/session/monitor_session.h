@@ -110,6 +110,7 @@ class MonitorSession {
     Status look_at_guest(const SessionOptions& options, const StepLog& log);
     Status build(const SessionOptions& options, const StepLog& log);
     Status place_hooks(const SessionOptions& options, const StepLog& log);
+    void tell_hooks_changed();
     void name_hook(const HookStatus& hook);
     std::string function_name(Gva at) const;
     Status open_way(const StepLog& log);
