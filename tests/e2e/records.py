@@ -166,6 +166,16 @@ class Monitor:
         if self.summary is None:
             self.problems.append("there is no summary")
 
+    def losses(self):
+        """What says that the record is not whole."""
+        yield from self.problems
+        for raw in self.others:
+            yield f"unexpected event {raw}"
+        summary = self.summary or {}
+        for key in ("lost", "late", "broken_rings"):
+            if summary.get(key) != 0:
+                yield f"summary: {key} is {summary.get(key)}"
+
     def _read_line(self, line, where):
         try:
             raw = json.loads(line)
