@@ -184,6 +184,7 @@ void kvm_views_premap(struct kvm_vcpu *vcpu);
 /* rights.c */
 unsigned int kvm_views_rights(struct kvm_views *views, unsigned int view, gfn_t gfn,
 			      unsigned int *on);
+int kvm_views_max_level(struct kvm_views *views, unsigned int view, gfn_t gfn, int level);
 int kvm_views_protect(struct kvm_views *views, struct kvm_views_protect *arg);
 
 /* fault.c */

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * EPT views: the hidden region is mapped before it is used, so that not even the
- * first event makes its vCPU exit. A vCPU that has got its roots sees to it:
- * they are new after KVM_VIEWS_ENABLE and whenever KVM has dropped all roots. All
- * vCPUs share them, so the first one does the work and the others wait for it.
- * What is zapped later, because its rights change, is mapped again on demand.
+ * EPT views: pages are mapped in a view before they are used there, so that not
+ * even the first event makes its vCPU exit.
+ *
+ * The hidden region: a vCPU that has got its roots maps it. They are new after
+ * KVM_VIEWS_ENABLE and whenever KVM has dropped all roots. All vCPUs share them,
+ * so the first one does the work and the others wait for it. What is zapped
+ * later, because its rights change, is mapped again on demand.
+ *
+ * Guest RAM: a fault in one view maps the page in both.
  */
 #include <linux/kvm_host.h>
 
@@ -30,7 +34,7 @@ static bool views_is_mapped(struct kvm_vcpu *vcpu, gfn_t gfn)
 		spte = sptes[leaf];
 	kvm_tdp_mmu_walk_lockless_end();
 
-	return leaf == PG_LEVEL_4K && is_shadow_present_pte(spte);
+	return is_shadow_present_pte(spte);
 }
 
 static int views_map_page(struct kvm_vcpu *vcpu, struct kvm_views_area *area, gfn_t gfn)
@@ -128,4 +132,52 @@ void kvm_views_premap(struct kvm_vcpu *vcpu)
 	views_premap_view(vcpu, area, !view);
 	swap(mmu->root.hpa, mmu->view_root);
 	mutex_unlock(&views->premap_lock);
+}
+
+/* The tables of one path, besides the root, that the fault has left over. */
+static bool views_has_tables(struct kvm_vcpu *vcpu)
+{
+	int needed = vcpu->arch.mmu->root_role.level - 1;
+
+	return kvm_mmu_memory_cache_nr_free_objects(&vcpu->arch.mmu_shadow_page_cache) >= needed &&
+	       kvm_mmu_memory_cache_nr_free_objects(&vcpu->arch.mmu_page_header_cache) >= needed;
+}
+
+/*
+ * An entry that is there stays: it may allow more than this one would. If
+ * somebody else is at work on the entry it is left to its first use.
+ */
+void __kvm_views_map_other(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault,
+			   kvm_pfn_t pfn)
+{
+	struct kvm_views *views = vcpu->kvm->arch.views;
+	struct kvm_mmu *mmu = vcpu->arch.mmu;
+	unsigned int other = !vcpu->arch.views->view;
+	struct kvm_page_fault copy = {
+		.addr = fault->addr,
+		.gfn = fault->gfn,
+		.is_tdp = true,
+		.nx_huge_page_workaround_enabled = fault->nx_huge_page_workaround_enabled,
+		.req_level = PG_LEVEL_4K,
+		.goal_level = PG_LEVEL_4K,
+		.slot = fault->slot,
+		.pfn = pfn,
+		.hva = fault->hva,
+		.map_writable = fault->map_writable,
+	};
+
+	lockdep_assert_held_read(&vcpu->kvm->mmu_lock);
+
+	if (is_error_noslot_pfn(pfn) || kvm_views_area_has(kvm_views_area(views), fault->gfn))
+		return;
+	if (!VALID_PAGE(mmu->view_root) || root_to_sp(mmu->view_root)->role.invalid ||
+	    !views_has_tables(vcpu))
+		return;
+
+	copy.max_level = kvm_views_max_level(views, other, fault->gfn, fault->max_level);
+
+	swap(mmu->root.hpa, mmu->view_root);
+	if (!views_is_mapped(vcpu, fault->gfn))
+		kvm_tdp_mmu_map(vcpu, &copy);
+	swap(mmu->root.hpa, mmu->view_root);
 }

@@ -208,7 +208,6 @@ int kvm_views_set_region(struct kvm_views *views, struct kvm_views_region *arg)
 	return r;
 }
 
-/* No root maps the region any more. Mappings of user space keep their pages. */
 /*
  * The region was placed where nothing was, but a VMM may put a device's memory
  * where the guest wants it. The region stays what it is; the owner is told.
@@ -231,6 +230,7 @@ void kvm_views_new_slot(struct kvm *kvm, const struct kvm_memory_slot *slot)
 	srcu_read_unlock(&kvm->srcu, idx);
 }
 
+/* No root maps the region any more. Mappings of user space keep their pages. */
 void kvm_views_free_region(struct kvm_views *views)
 {
 	struct kvm_views_area *area;

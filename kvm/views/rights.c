@@ -67,16 +67,23 @@ static bool views_uniform(struct kvm_views *views, unsigned int view, gfn_t firs
 		!xa_find(&views->hidden, &hidden, last, XA_PRESENT));
 }
 
+int kvm_views_max_level(struct kvm_views *views, unsigned int view, gfn_t gfn, int level)
+{
+	while (level > PG_LEVEL_4K) {
+		gfn_t first = gfn_round_for_level(gfn, level);
+
+		if (views_uniform(views, view, first, first + KVM_PAGES_PER_HPAGE(level) - 1))
+			break;
+		level--;
+	}
+	return level;
+}
+
 void __kvm_views_limit_level(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault)
 {
-	while (fault->max_level > PG_LEVEL_4K) {
-		gfn_t first = gfn_round_for_level(fault->gfn, fault->max_level);
-
-		if (views_uniform(vcpu->kvm->arch.views, vcpu->arch.views->view, first,
-				  first + KVM_PAGES_PER_HPAGE(fault->max_level) - 1))
-			break;
-		fault->max_level--;
-	}
+	fault->max_level = kvm_views_max_level(vcpu->kvm->arch.views,
+					       vcpu->arch.views->view, fault->gfn,
+					       fault->max_level);
 }
 
 static int views_protect_ram(struct kvm_views *views, gfn_t gfn, u32 nr, bool clear,

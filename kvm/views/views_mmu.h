@@ -22,6 +22,8 @@ int __kvm_views_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
 int kvm_views_hidden_fault(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
 bool __kvm_views_faultin_region(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
 void __kvm_views_limit_level(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault);
+void __kvm_views_map_other(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault,
+			   kvm_pfn_t pfn);
 unsigned int __kvm_views_spte_access(struct kvm *kvm, unsigned int view, gfn_t gfn);
 u64 __kvm_views_spte_ve(struct kvm *kvm, gfn_t gfn);
 
@@ -81,6 +83,17 @@ static inline void kvm_views_limit_level(struct kvm_vcpu *vcpu,
 		__kvm_views_limit_level(vcpu, fault);
 }
 
+/*
+ * @fault was mapped in the current view; its page is @pfn. Under the same
+ * mmu_lock it is mapped in the other view, if nothing is there.
+ */
+static inline void kvm_views_map_other(struct kvm_vcpu *vcpu,
+				       struct kvm_page_fault *fault, kvm_pfn_t pfn)
+{
+	if (kvm_views_on(vcpu))
+		__kvm_views_map_other(vcpu, fault, pfn);
+}
+
 /* ACC_* that the view of @sp leaves to @gfn. */
 static inline unsigned int kvm_views_spte_access(struct kvm_vcpu *vcpu,
 						 struct kvm_mmu_page *sp, gfn_t gfn)
@@ -130,6 +143,8 @@ static inline bool kvm_views_faultin_region(struct kvm_vcpu *vcpu,
 
 static inline void kvm_views_limit_level(struct kvm_vcpu *vcpu,
 					 struct kvm_page_fault *fault) { }
+static inline void kvm_views_map_other(struct kvm_vcpu *vcpu,
+				       struct kvm_page_fault *fault, kvm_pfn_t pfn) { }
 static inline unsigned int kvm_views_spte_access(struct kvm_vcpu *vcpu,
 						 struct kvm_mmu_page *sp, gfn_t gfn)
 {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /// Proves that the pages of the region are mapped in both views before the guest uses them: the
 /// first use of a page makes no exit, on no vCPU, also after KVM has dropped all its roots and in
-/// a region of many pages; that a page whose rights change is mapped on demand; and that views
-/// which end while their region is being mapped leave nothing behind.
+/// a region of many pages; that a page whose rights change is mapped on demand; that RAM used in
+/// one view is mapped in the other as well, with the rights of that one; and that views which end
+/// while their region is being mapped leave nothing behind.
 #include "tests/kvm/lib/test.h"
 
 #include <algorithm>
 #include <cstring>
+#include <sys/mman.h>
 
 namespace shadowmon::kvmtest {
 
@@ -19,7 +21,8 @@ constexpr uint8_t kR = KVM_VIEWS_R, kW = KVM_VIEWS_W, kX = KVM_VIEWS_X;
 uint64_t faults(const Views& views) { return views.stats().region_faults; }
 
 /// Exits of a call besides the one that ends it.
-uint64_t exits_of(const Views& views, Vcpu& vcpu, Gva function, Gva page) {
+template <typename Address>
+uint64_t exits_of(const Views& views, Vcpu& vcpu, Gva function, Address page) {
     uint64_t before = views.vcpu(vcpu.id()).exits;
     vcpu.call(function, page, 1).must_return();
     return views.vcpu(vcpu.id()).exits - before - 1;
@@ -60,6 +63,71 @@ void test_first_use() {
     }
     SM_CHECK_EQ(faults(views), 1, "new roots have the region from the start");
     SM_CHECK_EQ(views.stats().violations, 0, "no access was forbidden");
+}
+
+/// Pages of RAM that no view has mapped yet, each with a word of its own.
+struct FreshRam {
+    static constexpr Gpa gpa{0x8000000};
+    static constexpr uint32_t pages = 16;
+
+    explicit FreshRam(Vm& vm)
+        : memory(mmap(nullptr, pages * kPageSize, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                 pages * kPageSize) {
+        SM_CHECK(memory.bytes() != MAP_FAILED);
+        for (uint32_t i = 0; i < pages; i++)
+            memory.bytes()[i * kPageSize] = static_cast<uint8_t>(i + 1);
+        SM_CHECK_EQ(vm.set_slot(5, gpa, memory.bytes(), pages * kPageSize), 0, "a slot");
+    }
+
+    static Gpa page(uint32_t i) { return gpa + uint64_t{i} * kPageSize; }
+
+    Mapping memory;
+};
+
+void test_ram() {
+    Vm vm;
+    FreshRam ram(vm);
+    Views views = Views::attach(vm.fd());
+    Compartment compartment(views);
+    vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
+    compartment.enable();
+    Vcpu& vcpu = vm.vcpu(0);
+    const Gva read = guest_function(guest_read8), write = guest_function(guest_write8);
+    const Gva shadow_read = gate_function(gate_read);
+    // The functions' own pages, and the guest's tables of the pages.
+    vcpu.call(read, ram.page(0)).must_return();
+    vcpu.call(write, ram.page(0), 1).must_return();
+    vcpu.call(shadow_read, ram.page(0)).must_return();
+
+    // An interrupt of the host meets one page or the other.
+    uint64_t main_first = ~0ull, shadow_first = ~0ull, written = ~0ull, first = 0;
+    for (uint32_t i = 1; i < 5; i++) {
+        first += exits_of(views, vcpu, read, ram.page(i)) > 0;
+        main_first = std::min(main_first, exits_of(views, vcpu, shadow_read, ram.page(i)));
+    }
+    for (uint32_t i = 5; i < 9; i++) {
+        first += exits_of(views, vcpu, shadow_read, ram.page(i)) > 0;
+        shadow_first = std::min(shadow_first, exits_of(views, vcpu, read, ram.page(i)));
+        SM_CHECK_EQ(vcpu.call(shadow_read, ram.page(i)).must_return() & 0xff, i + 1, "its own");
+    }
+    for (uint32_t i = 9; i < 13; i++) {
+        first += exits_of(views, vcpu, shadow_read, ram.page(i)) > 0;
+        written = std::min(written, exits_of(views, vcpu, write, ram.page(i)));
+    }
+    SM_CHECK_EQ(first, 12, "the first use in any view exits");
+    SM_CHECK_EQ(main_first, 0, "a page used in the main view is mapped in the shadow view");
+    SM_CHECK_EQ(shadow_first, 0, "a page used in the shadow view is mapped in the main view");
+    SM_CHECK_EQ(written, 0, "there it may be written");
+
+    // Each view keeps its rights.
+    SM_CHECK_EQ(views.protect(FreshRam::gpa + 13 * kPageSize, 1, KVM_VIEWS_MAIN, kR), 0,
+                "PROTECT works");
+    vcpu.call(shadow_read, ram.page(13)).must_return();
+    SM_CHECK_EQ(views.stats().violations, 0, "no access was forbidden");
+    vcpu.call(write, ram.page(13), 7).must_return();
+    SM_CHECK_EQ(views.stats().violations, 1, "what was mapped from the shadow view is read-only");
+    SM_CHECK_EQ(vcpu.call(read, ram.page(13)).must_return() & 0xff, 14, "and was not written");
 }
 
 /// The gate is the first of the pages that the guest can reach.
@@ -134,6 +202,7 @@ void test_end_meanwhile() {
 void test_main() {
     require_hardware();
     test_first_use();
+    test_ram();
     test_many_pages();
     set_time_limit(120);
     test_end_meanwhile();
