@@ -3,7 +3,7 @@
 # Runs the KVM tests that lie in a directory (default: the current one), or those named:
 #   job.sh [DIRECTORY [NAME...]]
 # Meant for level 1 of the lab (busybox is enough), with the modules loaded. One
-# line per test: "ok NAME", "not ok NAME" or "skip NAME reason"; what a failed test
+# line per test: "ok NAME (SECONDS)", "not ok NAME" or "skip NAME reason"; what a failed test
 # said and what the kernel logged follow it, indented. A warning, bug or lock
 # report in the kernel log fails the test after which it appears. The last line is
 # "kvm-tests: N passed, N failed, N skipped"; the exit status is 0 if none failed.
@@ -24,6 +24,7 @@ splat='WARNING:|BUG:|BUG_ON|Oops|general protection fault|kernel NULL|rcu.*stall
 passed=0 failed=0 skipped=0
 dmesg -c >/dev/null 2>&1
 for name in $tests; do
+    begin=$(cut -d. -f1 /proc/uptime)
     "$directory/kvm_$name" >"$out" 2>&1
     status=$?
     dmesg -c >"$out.log" 2>/dev/null
@@ -33,7 +34,7 @@ for name in $tests; do
     fi
     case $status in
     0)
-        echo "ok $name"
+        echo "ok $name ($(($(cut -d. -f1 /proc/uptime) - begin)) s)"
         passed=$((passed + 1))
         ;;
     4)
