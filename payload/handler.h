@@ -110,10 +110,11 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
             kind = found->type | own;
         }
         bool done = true; /* of what is of no known type */
-        if (kind == (SM_EVENT_HOOK | own)) {
-            done = record_as<sm_event_hook, SM_EVENT_HOOK>(*found);
-        } else if (kind == (SM_EVENT_SYSCALL_ENTER | own)) {
+        /* The longest and most frequent of them first. */
+        if (kind == (SM_EVENT_SYSCALL_ENTER | own)) {
             done = record_as<sm_event_syscall_enter, SM_EVENT_SYSCALL_ENTER>(*found);
+        } else if (kind == (SM_EVENT_HOOK | own)) {
+            done = record_as<sm_event_hook, SM_EVENT_HOOK>(*found);
         } else if (kind == (SM_EVENT_SYSCALL_EXIT | own)) {
             done = record_as<sm_event_syscall_exit, SM_EVENT_SYSCALL_EXIT>(*found);
         } else if (kind == (SM_EVENT_SWITCH | own)) {

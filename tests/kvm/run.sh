@@ -13,9 +13,19 @@ if [ $# -eq 0 ]; then
         set -- "$@" "${file##*/kvm_}"
     done
 fi
-files=
+# What counts instructions needs a machine with one CPU; the others get two.
+files='' files_one_cpu=''
 for name; do
-    files="$files $programs/kvm_$name"
+    case $name in
+    gate_interrupted | gate_descheduled) files_one_cpu="$files_one_cpu $programs/kvm_$name" ;;
+    *) files="$files $programs/kvm_$name" ;;
+    esac
 done
+status=0
 # shellcheck disable=SC2086
-exec "$repo/lab/run" --cpus 2 ${LAB_RUN_ARGS:-} "$repo/tests/kvm/job.sh" $files
+[ -z "$files" ] ||
+    "$repo/lab/run" --cpus 2 ${LAB_RUN_ARGS:-} "$repo/tests/kvm/job.sh" $files || status=$?
+# shellcheck disable=SC2086
+[ -z "$files_one_cpu" ] ||
+    "$repo/lab/run" ${LAB_RUN_ARGS:-} "$repo/tests/kvm/job.sh" $files_one_cpu || status=$?
+exit $status

@@ -5,10 +5,13 @@
 #include <cstdarg>
 #include <cstdio>
 #include <unistd.h>
+#include <utility>
 
 namespace shadowmon::kvmtest {
 
 namespace {
+std::string on_failure;
+
 void say(const char* prefix, const char* format, va_list args) {
     char text[1024];
     int length = snprintf(text, sizeof text, "%s", prefix);
@@ -23,8 +26,9 @@ void say(const char* prefix, const char* format, va_list args) {
 
 void fail_at(const char* file, int line, const char* format, ...) {
     int error = errno;
-    char prefix[256];
-    snprintf(prefix, sizeof prefix, "# FAILED %s:%d: ", file, line);
+    char prefix[384];
+    snprintf(prefix, sizeof prefix, "# FAILED %s:%d: %s%s", file, line, on_failure.c_str(),
+             on_failure.empty() ? "" : ": ");
     va_list args;
     va_start(args, format);
     errno = error;
@@ -32,6 +36,8 @@ void fail_at(const char* file, int line, const char* format, ...) {
     va_end(args);
     _exit(kFailed);
 }
+
+void say_on_failure(std::string what) { on_failure = std::move(what); }
 
 void skip(const char* format, ...) {
     va_list args;

@@ -19,6 +19,9 @@ constexpr int kSkipped = 4;
 /// Ends the test as skipped; the reason names the piece that is missing.
 [[noreturn]] void skip(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
+/// What a failure from now on says first, such as where in a series of cases it is.
+void say_on_failure(std::string what);
+
 /// One line of progress.
 void note(const char* format, ...) __attribute__((format(printf, 1, 2)));
 

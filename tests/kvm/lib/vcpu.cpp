@@ -94,6 +94,12 @@ Vcpu::~Vcpu() {
 void Vcpu::set_cpuid(int kvm_fd) {
     CpuidList cpuid;
     SM_CHECK_SYS(ioctl(kvm_fd, kGetSupportedCpuid, &cpuid));
+    // KVM has it for every local APIC of its own, and leaves it to the VMM to say so.
+    constexpr uint32_t kTscDeadline = 1 << 24;
+    for (uint32_t i = 0; vm_.irqchip() && i < cpuid.count; i++) {
+        if (cpuid.entries[i].function == 1)
+            cpuid.entries[i].ecx |= kTscDeadline;
+    }
     SM_CHECK_SYS(ioctl(fd_.get(), kSetCpuid2, &cpuid));
 }
 

@@ -76,6 +76,8 @@ class Vcpu {
     bool finished() const { return finished_; }
     /// Makes the loop leave the guest and stay out; run or resume_thread go on.
     void stop();
+    /// The next signal to the thread that runs it does what stop() does; until prepare().
+    void stop_at_signal() { stop_ = true; }
     /// Makes KVM_RUN return once with EINTR; the loop goes on at once.
     void interrupt();
 
