@@ -70,11 +70,35 @@ size_t distance(std::string_view a, std::string_view b, size_t limit) {
 
 } // namespace
 
-HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls)
+PlaceWord PlaceWord::parse(const std::string& word) {
+    PlaceWord out{{}, word, false};
+    size_t colon = word.find(':');
+    if (colon == std::string::npos)
+        return out;
+    out.module = word.substr(0, colon);
+    out.name = word.substr(colon + 1);
+    if (out.module == "vmlinux") {
+        out.module.clear();
+        out.kernel_only = true;
+    }
+    return out;
+}
+
+bool PlaceWord::is_pattern() const { return shadowmon::is_pattern(name); }
+
+std::string PlaceWord::function() const {
+    std::string function = name;
+    if (function.size() > return_suffix.size() && function.ends_with(return_suffix))
+        function.resize(function.size() - return_suffix.size());
+    return function.substr(0, function.find('+'));
+}
+
+HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols, const Kallsyms& kernel,
+                     Calls calls)
     : planner_(planner), symbols_(symbols), calls_(calls) {
-    for (size_t i = 0; i < symbols.size(); i++)
-        if (symbols[i].name.ends_with(return_thunk))
-            return_thunks_.insert(Gva(symbols[i].value));
+    for (size_t i = 0; i < kernel.size(); i++)
+        if (kernel[i].name.ends_with(return_thunk))
+            return_thunks_.insert(Gva(kernel[i].value));
 }
 
 bool HookNames::is_function(const Symbol& symbol) const {
@@ -121,13 +145,15 @@ Result<Gva> HookNames::function_named(const std::string& name) const {
         for (Gva at : found)
             if (n++ < most_addresses)
                 text += fmt::format("{}{:#x}", n > 1 ? ", " : "", at.value);
-        return failf("\"{}\" is the name of {} functions; name one by its address: {}{}", name,
+        return failf("\"{}\" is the name of {} functions; name one by its address: {}{}", own(name),
                      found.size(), text, n > most_addresses ? ", ..." : "");
     }
     if (other)
-        return failf("\"{}\" is no function of the kernel's text ({:#x} is {})", name, other->value,
-                     is_text_type(other->type) ? "code for booting" : "data");
-    return failf("the guest's kernel has no function \"{}\"{}", name, similar(name));
+        return failf("\"{}\" is no function of the kernel's text ({:#x} is {})", own(name),
+                     other->value, is_text_type(other->type) ? "code for booting" : "data");
+    return failf("{} has no function \"{}\"{}",
+                 planner_.module().empty() ? "the guest's kernel" : "module " + planner_.module(),
+                 name, similar(name));
 }
 
 Result<NamedPlace> HookNames::place_at(Gva at, std::string name) const {
@@ -193,14 +219,15 @@ bool HookNames::is_return(const Instruction& instruction) const {
     return return_thunks_.count(*target) > 0;
 }
 
-Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::string& name,
+Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::string& function,
                                                       std::vector<std::string>& notes) const {
+    const std::string name = own(function);
     const CodeMap& map = planner_.code().map;
     std::vector<NamedPlace> places;
     unsigned tail_calls = 0;
     // What the compiler split off lies elsewhere, and may return as well.
     std::vector<const Function*> parts = {map.function(start)};
-    for (const Symbol& cold : symbols_.find_all(name + ".cold"))
+    for (const Symbol& cold : symbols_.find_all(function + ".cold"))
         if (is_function(cold))
             parts.push_back(map.function(Gva(cold.value)));
     for (const Function* part : parts) {
@@ -249,9 +276,12 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
             functions.emplace(Gva(symbol.value), name);
     }
     if (functions.empty())
-        return failf("no function of the guest's kernel is named like \"{}\"", pattern);
+        return failf("no function of {} is named like \"{}\"",
+                     planner_.module().empty() ? "the guest's kernel"
+                                               : "module " + planner_.module(),
+                     pattern);
     if (functions.size() > max_places)
-        return failf("{}: {} functions are named so; there is room for {} hooks", pattern,
+        return failf("{}: {} functions are named so; there is room for {} hooks", own(pattern),
                      functions.size(), max_places);
     std::vector<NamedPlace> places;
     std::map<Refusal, size_t> refused;
@@ -263,7 +293,7 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
                 std::move(some->begin(), some->end(), std::back_inserter(places));
             else
                 passed_over++;
-        } else if (auto place = entry_of(at, name, quiet)) {
+        } else if (auto place = entry_of(at, own(name), quiet)) {
             places.push_back(std::move(*place));
         } else {
             passed_over++;
@@ -271,7 +301,7 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
         }
     }
     if (passed_over > 0) {
-        std::string text = fmt::format("{}: {} of {} functions cannot be hooked", pattern,
+        std::string text = fmt::format("{}: {} of {} functions cannot be hooked", own(pattern),
                                        passed_over, functions.size());
         for (const auto& [why, count] : refused)
             if (why != Refusal::none && why != Refusal::ftrace && why != Refusal::endbr)
@@ -301,8 +331,8 @@ Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word, siz
         return fail(at.error());
     if (returns)
         return returns_of(*at, name, notes);
-    auto place = whole ? entry_of(*at, name, notes)
-                       : place_at(*at, name.starts_with("0x") ? planner_.where(*at) : name);
+    auto place = whole ? entry_of(*at, own(name), notes)
+                       : place_at(*at, name.starts_with("0x") ? planner_.where(*at) : own(name));
     if (!place)
         return fail(place.error());
     std::vector<NamedPlace> places;
@@ -321,11 +351,11 @@ Result<Gva> HookNames::address(const std::string& word) const {
         return function;
     auto offset = parse_number(std::string_view(word).substr(plus + 1));
     if (!offset)
-        return failf("\"{}\": behind the + a number is needed, decimal or with 0x", word);
+        return failf("\"{}\": behind the + a number is needed, decimal or with 0x", own(word));
     const Function* around = planner_.code().map.function(*function);
     uint64_t size = around ? around->end - *function : 0;
     if (*offset >= size)
-        return failf("{}: the function is {:#x} bytes long", word, size);
+        return failf("{}: the function is {:#x} bytes long", own(word), size);
     return *function + *offset;
 }
 
