@@ -371,7 +371,7 @@ Result<ModuleSymbols> read_module_symbols(const VirtualMemory& memory, const Mod
             continue;
         symbols.push_back({names.emplace_back(std::move(*name)), at.value, letters[i], false});
         Gva end = at + entry.st_size;
-        if (entry.st_size > 0 && module.text.contains(at) && module.text.contains(end - 1))
+        if (end > at && module.text.contains(at) && module.text.contains(end - 1))
             ends.push_back(end);
     }
     std::sort(ends.begin(), ends.end());

@@ -208,9 +208,8 @@ std::vector<std::string> UserHooks::let_go(const std::vector<uint32_t>& ids,
     auto gone = hooks_.let_modules_go(views_, ids, why);
     if (!gone)
         return {gone.error().in("take the hooks of a module out").message()};
-    return {fmt::format("{} of modules retired: {}",
-                        ids.size() == 1 ? "1 hook is" : fmt::format("{} hooks are", ids.size()),
-                        why)};
+    return {fmt::format("{}: {} retired", why,
+                        ids.size() == 1 ? "1 hook is" : fmt::format("{} hooks are", ids.size()))};
 }
 
 std::vector<std::string> UserHooks::check_modules() {

@@ -137,8 +137,8 @@ TEST_F(StockModules, PatternsCoverThem) {
     auto mixed = find({"msr_*"});
     ASSERT_TRUE(mixed) << mixed.error().message();
     auto is_own = [](const FoundPlace& place) { return !place.module; };
-    size_t own = static_cast<size_t>(
-        std::count_if(mixed->places.begin(), mixed->places.end(), is_own));
+    size_t own =
+        static_cast<size_t>(std::count_if(mixed->places.begin(), mixed->places.end(), is_own));
     EXPECT_GT(own, 0u);
     EXPECT_GT(mixed->places.size(), own);
     auto everywhere = find({"m*:msr_read"});
