@@ -195,8 +195,14 @@ Result<NamedPlace> HookNames::entry_of(Gva function, const std::string& name,
                                             describe(first_refusal.refusal)));
             return NamedPlace{name, planner_.displaced(at, judgement)};
         }
-        // Every function begins with what the kernel itself keeps there.
+        // Every function begins with what the kernel itself keeps there. While ftrace traces the
+        // function, its NOP is a CALL, which comes back with the arguments.
         bool usual = judgement.refusal == Refusal::ftrace || judgement.refusal == Refusal::endbr;
+        if (judgement.refusal == Refusal::ftrace && instruction &&
+            flow_of(*instruction) == Flow::call) {
+            at = instruction->end();
+            continue;
+        }
         if (!usual && first_refusal.refusal == Refusal::none) {
             first_refusal = judgement;
             refused_at = at;
@@ -272,7 +278,8 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
     for (size_t i = 0; i < symbols_.size(); i++) {
         Symbol symbol = symbols_[i];
         std::string name(symbol.name);
-        if (is_function(symbol) && fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
+        if (is_function(symbol) && OffLimits::named(name) != Refusal::padding &&
+            fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
             functions.emplace(Gva(symbol.value), name);
     }
     if (functions.empty())

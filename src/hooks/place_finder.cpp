@@ -21,13 +21,16 @@ bool matches(const std::string& pattern, const std::string& name) {
     return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
 
+bool is_padding(std::string_view name) { return OffLimits::named(name) == Refusal::padding; }
+
 /// How many functions of a module are named so.
 size_t count(const ModuleCode& module, const std::string& pattern) {
     std::set<uint64_t> found;
     const Kallsyms& symbols = module.symbols.symbols;
     for (size_t i = 0; i < symbols.size(); i++) {
         Symbol symbol = symbols[i];
-        if (is_text_type(symbol.type) && module.module.text.contains(Gva(symbol.value)) &&
+        if (is_text_type(symbol.type) && !is_padding(symbol.name) &&
+            module.module.text.contains(Gva(symbol.value)) &&
             matches(pattern, std::string(symbol.name)))
             found.insert(symbol.value);
     }
@@ -189,8 +192,8 @@ size_t PlaceFinder::count_in_kernel(const std::string& pattern) const {
     for (size_t i = 0; start && end && i < kernel_.symbols.size(); i++) {
         Symbol symbol = kernel_.symbols[i];
         Gva at(symbol.value);
-        if (!symbol.absolute && is_text_type(symbol.type) && at >= *start && at < *end &&
-            matches(pattern, std::string(symbol.name)))
+        if (!symbol.absolute && is_text_type(symbol.type) && !is_padding(symbol.name) &&
+            at >= *start && at < *end && matches(pattern, std::string(symbol.name)))
             found.insert(symbol.value);
     }
     return found.size();

@@ -342,7 +342,6 @@ Event MonitorSession::event_of(const RetiredHook& retired) {
         event.tsc = vcpu->guest_tsc;
     event.realtime_ns = merger_->decoder().clock_map().to_realtime_ns(event.tsc);
     event.hook = retired.id;
-    event.no_task = true;
     std::string_view name = retired.name;
     event.body = HookRetired{name.substr(0, Decoder::kMaxHookName), retired.why};
     return event;
