@@ -70,6 +70,16 @@ size_t distance(std::string_view a, std::string_view b, size_t limit) {
 
 } // namespace
 
+NamePattern::NamePattern(std::string pattern)
+    : pattern_(std::move(pattern)), plain_(pattern_.find_first_of("*?[\\")) {
+    plain_ = std::min(plain_, pattern_.size());
+}
+
+bool NamePattern::matches(std::string_view name) const {
+    return name.starts_with(std::string_view(pattern_).substr(0, plain_)) &&
+           fnmatch(pattern_.c_str(), std::string(name).c_str(), 0) == 0;
+}
+
 PlaceWord PlaceWord::parse(const std::string& word) {
     PlaceWord out{{}, word, false};
     size_t colon = word.find(':');
@@ -275,12 +285,12 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
                                                         size_t max_places,
                                                         std::vector<std::string>& notes) const {
     std::map<Gva, std::string> functions;
+    const NamePattern wanted(pattern);
     for (size_t i = 0; i < symbols_.size(); i++) {
         Symbol symbol = symbols_[i];
-        std::string name(symbol.name);
-        if (is_function(symbol) && OffLimits::named(name) != Refusal::padding &&
-            fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
-            functions.emplace(Gva(symbol.value), name);
+        if (wanted.matches(symbol.name) && is_function(symbol) &&
+            OffLimits::named(symbol.name) != Refusal::padding)
+            functions.emplace(Gva(symbol.value), symbol.name);
     }
     if (functions.empty())
         return failf("no function of {} is named like \"{}\"",

@@ -37,6 +37,17 @@ struct PlaceWord {
     std::string function() const; ///< the name without +OFFSET and %return
 };
 
+/// A pattern with *, ? and [...], tried on very many names: most are told apart by how they begin.
+class NamePattern {
+  public:
+    explicit NamePattern(std::string pattern);
+    bool matches(std::string_view name) const;
+
+  private:
+    std::string pattern_;
+    size_t plain_; ///< bytes before the first special one
+};
+
 /// Finds the places that users name in one piece of code, the kernel's own or a module's
 /// (place_finder.h knows them all):
 ///
@@ -79,9 +90,6 @@ class HookNames {
         return entry_of(function, name, notes);
     }
 
-    /// What a function's name should have been, perhaps; or empty.
-    std::string similar(const std::string& name) const;
-
   private:
     Result<std::vector<NamedPlace>> find_pattern(const std::string& pattern, bool returns,
                                                  size_t max_places,
@@ -95,6 +103,7 @@ class HookNames {
     Result<NamedPlace> place_at(Gva at, std::string name) const;
     bool is_function(const Symbol& symbol) const;
     bool is_return(const Instruction& instruction) const;
+    std::string similar(const std::string& name) const;
     std::string own(std::string_view name) const { return in_module(planner_.module(), name); }
 
     const HookPlanner& planner_;

@@ -4,7 +4,6 @@
 #include "src/hooks/module_reader.h"
 
 #include <algorithm>
-#include <fnmatch.h>
 #include <set>
 
 namespace shadowmon {
@@ -17,21 +16,17 @@ bool is_text_type(char type) { return type == 't' || type == 'T' || type == 'w' 
 
 bool is_pattern(const std::string& word) { return word.find_first_of("*?[") != std::string::npos; }
 
-bool matches(const std::string& pattern, const std::string& name) {
-    return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-}
-
 bool is_padding(std::string_view name) { return OffLimits::named(name) == Refusal::padding; }
 
 /// How many functions of a module are named so.
 size_t count(const ModuleCode& module, const std::string& pattern) {
     std::set<uint64_t> found;
+    const NamePattern wanted(pattern);
     const Kallsyms& symbols = module.symbols.symbols;
     for (size_t i = 0; i < symbols.size(); i++) {
         Symbol symbol = symbols[i];
-        if (is_text_type(symbol.type) && !is_padding(symbol.name) &&
-            module.module.text.contains(Gva(symbol.value)) &&
-            matches(pattern, std::string(symbol.name)))
+        if (wanted.matches(symbol.name) && is_text_type(symbol.type) && !is_padding(symbol.name) &&
+            module.module.text.contains(Gva(symbol.value)))
             found.insert(symbol.value);
     }
     return found.size();
@@ -110,7 +105,7 @@ Result<std::vector<const GuestModule*>> PlaceFinder::modules_with(const PlaceWor
         notes->insert(notes->end(), (*all)->problems.begin(), (*all)->problems.end());
     std::vector<const GuestModule*> found;
     for (const GuestModule& module : (*all)->modules) {
-        if (!what.module.empty() && !matches(what.module, module.name))
+        if (!what.module.empty() && !NamePattern(what.module).matches(module.name))
             continue;
         std::string why;
         if (module.state != GuestModule::State::live)
@@ -189,11 +184,12 @@ size_t PlaceFinder::count_in_kernel(const std::string& pattern) const {
     auto start = kernel_.symbols.address("_stext");
     auto end = kernel_.symbols.address("_etext");
     std::set<uint64_t> found;
+    const NamePattern wanted(pattern);
     for (size_t i = 0; start && end && i < kernel_.symbols.size(); i++) {
         Symbol symbol = kernel_.symbols[i];
         Gva at(symbol.value);
-        if (!symbol.absolute && is_text_type(symbol.type) && !is_padding(symbol.name) &&
-            at >= *start && at < *end && matches(pattern, std::string(symbol.name)))
+        if (wanted.matches(symbol.name) && !symbol.absolute && is_text_type(symbol.type) &&
+            !is_padding(symbol.name) && at >= *start && at < *end)
             found.insert(symbol.value);
     }
     return found.size();

@@ -4,6 +4,7 @@
 #include "src/hooks/kernel_reader.h"
 #include "src/session/hook_plan.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <map>
@@ -205,11 +206,13 @@ std::vector<std::string> UserHooks::let_go(const std::vector<uint32_t>& ids,
                                            const std::string& why) {
     if (ids.empty())
         return {};
+    // Some may have been retired before.
+    auto fresh = std::count_if(ids.begin(), ids.end(),
+                               [&](uint32_t id) { return hooks_.status(id).state != "retired"; });
     auto gone = hooks_.let_modules_go(views_, ids, why);
     if (!gone)
         return {gone.error().in("take the hooks of a module out").message()};
-    return {fmt::format("{}: {} retired", why,
-                        ids.size() == 1 ? "1 hook is" : fmt::format("{} hooks are", ids.size()))};
+    return {fmt::format("{}: {} {} retired", why, fresh, fresh == 1 ? "hook is" : "hooks are")};
 }
 
 std::vector<std::string> UserHooks::check_modules() {

@@ -152,6 +152,16 @@ TEST_F(StockModules, PatternsCoverThem) {
     EXPECT_FALSE(find({"vmlinux:msr_ope?"}));
 }
 
+TEST_F(StockModules, ManyPatternsAtOnce) {
+    auto many = find({"tcp_*", "kmem_*", "do_*", "vfs_*"}, 2048);
+    ASSERT_TRUE(many) << many.error().message();
+    EXPECT_GT(many->places.size(), 400u);
+    std::set<std::string> names;
+    for (const FoundPlace& place : many->places)
+        names.insert(place.named.name);
+    EXPECT_TRUE(names.count("vfs_read") && names.count("do_exit"));
+}
+
 TEST_F(StockModules, WordsThatMeanNothing) {
     const struct {
         const char* word;
