@@ -188,6 +188,38 @@ TEST_F(StockModules, WordsThatMeanNothing) {
     EXPECT_NE(code.error().message().find("being loaded or unloaded"), std::string::npos);
 }
 
+/// What a module says of itself is the guest's.
+TEST_F(StockModules, HostileModulesAreRefused) {
+    const GuestModule msr = *modules_.find("msr");
+    auto symbols = read_module_symbols(*kernel_, *memory_, msr);
+    ASSERT_TRUE(symbols);
+    auto refused = [&](const GuestModule& module) {
+        auto code = read_module_code(*kernel_, *memory_, module, *symbols);
+        return code ? "read" : code.error().message();
+    };
+    EXPECT_EQ(refused(msr), "read");
+    for (uint64_t start : {0xffffffff7fff0000, 0xffffffff40000000, 0xfffffffffff00000}) {
+        GuestModule far = msr;
+        far.text.start = Gva(start);
+        EXPECT_NE(refused(far).find("out of the monitor's reach"), std::string::npos) << start;
+    }
+    GuestModule unmapped = msr;
+    unmapped.text.start = Gva(0xfffffffffd000000);
+    EXPECT_NE(refused(unmapped).find("module msr: read its code"), std::string::npos)
+        << refused(unmapped);
+    for (ModuleTable GuestModule::*table :
+         {&GuestModule::exceptions, &GuestModule::jump_labels, &GuestModule::static_calls,
+          &GuestModule::bugs, &GuestModule::ftrace}) {
+        GuestModule broken = msr;
+        broken.*table = {Gva(0x1000), 3};
+        EXPECT_NE(refused(broken).find("module msr: read its tables"), std::string::npos)
+            << refused(broken);
+    }
+    GuestModule endless = msr;
+    endless.data.push_back({Gva(0x1000), 0x1000});
+    EXPECT_NE(refused(endless).find("module msr: look for pointers"), std::string::npos);
+}
+
 /// The place where a vCPU is stopped that unloads one.
 TEST_F(StockModules, AreSeenToGo) {
     auto guard = plan_module_guard(*kernel_, *memory_, {});
