@@ -19,6 +19,8 @@ enum sm_full_mode {
 
 /* RBX of the VMCALL that block mode makes; RAX on return: 0 try again, 1 give up (draining). */
 #define SM_CALL_RING_FULL 1
+/* Of the one of a hook with SM_HOOK_HOLD; RAX on return is of no meaning. */
+#define SM_CALL_HOLD 2
 
 /* [start, start + size) of guest-virtual memory that is mapped as long as the guest lives. */
 struct sm_window {
@@ -99,6 +101,7 @@ enum sm_hook_flags {
     SM_HOOK_LIMITED = 1u << 2,  /* there is a struct sm_limit for it */
     SM_HOOK_CALL = 1u << 3,     /* a CALL of the gate, which displaces a NOP: no code to resume at */
     SM_HOOK_IRQ_LINE = 1u << 4, /* interrupt hook of many vectors: the entry's vector is in si */
+    SM_HOOK_HOLD = 1u << 5,     /* records nothing: the guest goes on when the host has answered */
 };
 
 /* Of an interrupt hook of one vector, it is in the upper half of flags. */
@@ -154,7 +157,7 @@ SM_STATIC_ASSERT(SM_RING_DATA_OFFSET + SM_RING_MAX_DATA <= SM_RING_COUNTERS_OFFS
 SM_STATIC_ASSERT(SM_RING_COUNTERS_OFFSET + SM_COUNTERS * SM_MAX_HOOKS * 8 < SM_RING_STRIDE);
 SM_STATIC_ASSERT(sizeof(struct sm_offsets) == 32);
 SM_STATIC_ASSERT(sizeof(struct sm_irq_offsets) == 16);
-SM_STATIC_ASSERT(SM_HOOK_IRQ_LINE < 1u << SM_HOOK_VECTOR_SHIFT);
+SM_STATIC_ASSERT(SM_HOOK_HOLD < 1u << SM_HOOK_VECTOR_SHIFT);
 SM_STATIC_ASSERT(sizeof(struct sm_config) <= SM_PAGE_SIZE);
 SM_STATIC_ASSERT(offsetof(struct sm_config, windows) == 48);
 

@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_ABI_VERSION 5
+#define SM_ABI_VERSION 6
 
 enum sm_event_type {
     SM_EVENT_PAD = 0,
@@ -43,6 +43,7 @@ enum sm_event_type {
     SM_EVENT_HOOK = 6,           /* body: struct sm_body_hook; a hook that the user named */
     SM_EVENT_IRQ_ENTER = 7,      /* body: struct sm_body_irq_enter; the header's process is interrupted */
     SM_EVENT_IRQ_EXIT = 8,       /* body: struct sm_body_irq_exit */
+    SM_EVENT_HOOK_RETIRED = 15,  /* in no ring: the host's own, of a hook that the guest has ended */
     SM_EVENT_TYPES = 16          /* room for more */
 };
 

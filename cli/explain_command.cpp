@@ -2,8 +2,7 @@
 #include "cli/explain_command.h"
 
 #include "cli/exit_code.h"
-#include "src/hooks/hook_names.h"
-#include "src/hooks/kernel_reader.h"
+#include "src/hooks/place_finder.h"
 #include "src/output/escape.h"
 #include "src/session/guest_survey.h"
 #include "src/vm/live_memory.h"
@@ -35,22 +34,27 @@ Result<Explanation> explain_in(const Views& views, const std::string& place,
                               [](const std::string& text) { spdlog::debug("{}", text); });
     if (!guest)
         return fail(guest.error());
-    auto code = read_kernel_code(guest->kernel, *memory);
-    if (!code)
-        return fail(code.error());
     HookPolicy policy;
     policy.call_gate = !preempts_kernel_code(guest->kernel, *memory);
-    HookPlanner planner(std::move(*code), policy, &guest->kernel.symbols);
-    HookNames names(planner, guest->kernel.symbols);
-    auto at = names.address(place);
-    if (!at)
-        return fail(at.error());
+    std::optional<HookPlanner> kernel_planner;
+    PlaceFinder finder(guest->kernel, *memory, policy, {}, [&]() -> Result<const HookPlanner*> {
+        if (!kernel_planner) {
+            auto code = read_kernel_code(guest->kernel, *memory);
+            if (!code)
+                return fail(code.error());
+            kernel_planner.emplace(std::move(*code), policy, &guest->kernel.symbols);
+        }
+        return &*kernel_planner;
+    });
+    auto located = finder.locate(place);
+    if (!located)
+        return fail(located.error());
     // A function is hooked where its arguments are, which may be behind its first instruction.
-    if (auto found = names.find({place}, 1)) {
-        at = found->places.front().displaced.address();
+    if (auto found = finder.find({place}, 1)) {
+        located->at = found->places.front().named.displaced.address();
         notes = std::move(found->notes);
     }
-    return explain(planner, guest->kernel, *at);
+    return explain(*located->planner, guest->kernel, located->at);
 }
 
 } // namespace
@@ -62,7 +66,9 @@ CLI::App* add_explain_command(CLI::App& app, ExplainArguments& arguments) {
         ->required()
         ->check(CLI::PositiveNumber)
         ->type_name("PID");
-    command->add_option("PLACE", arguments.place, "FUNCTION, FUNCTION+OFFSET or 0xADDRESS")
+    command
+        ->add_option("PLACE", arguments.place,
+                     "[MODULE:]FUNCTION, [MODULE:]FUNCTION+OFFSET or 0xADDRESS")
         ->required();
     command->footer("Changes nothing in the VM. Exit code 0 if the place can be hooked, 1 if not.");
     return command;

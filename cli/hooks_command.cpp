@@ -58,7 +58,8 @@ CLI::App* add_hooks_command(CLI::App& app, HooksArguments& arguments) {
             ->type_name("FORMAT");
         auto* names = verb->add_option("HOOK", arguments.hooks,
                                        help.verb == HookCommand::Verb::add
-                                           ? "FUNCTION, FUNCTION+OFFSET, 0xADDRESS or a pattern"
+                                           ? "FUNCTION, MODULE:FUNCTION, FUNCTION+OFFSET, "
+                                             "0xADDRESS or a pattern"
                                            : "Name, id or pattern of hooks that are there");
         if (help.verb != HookCommand::Verb::list)
             names->required();

@@ -103,6 +103,11 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         if (Memory::is_complete) {
             if (rip <= SM_HOOK_REMOVED || (found->flags & SM_HOOK_CALL) != entry_.hook_flag)
                 return unknown(rip, 0);
+            if (found->flags & SM_HOOK_HOLD) {
+                hw_.call_host(SM_CALL_HOLD);
+                *next = resume(*found, rflags);
+                return Outcome::done;
+            }
             if ((found->flags & SM_HOOK_LIMITED) && found != admitted) {
                 *next = resume(*found, rflags);
                 return Outcome::limited;

@@ -4,7 +4,7 @@
 #
 # Makes a watched guest and prints the folder it is in (progress goes to stderr):
 #   vmlinuz, release    Debian's stock cloud kernel, unmodified
-#   initrd              busybox, the agent, the workload, the tests' programs
+#   initrd              busybox, the agent, the workload, the tests' programs and modules
 #   guestctl            for level 1: drives the guest
 #   start-guest         for level 1: starts it
 # The kernel comes with `apt-get download` and is unpacked, never installed. Every piece is
@@ -68,10 +68,24 @@ build_programs() {
 channel_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_mmio
 	drivers/char/virtio_console"
 
+# For tests to load and unload: it needs no device and no other module.
+test_module="drivers/block/brd"
+
+# module_of KERNEL MODULE FILE: unpacked; nothing if the kernel has no such module.
+module_of() {
+	local file
+	for file in "$1"/lib/modules/*/kernel/"$2".ko*; do
+		case $file in
+		*.ko) cp "$file" "$3" ;;
+		*.ko.xz) xz -dc "$file" >"$3" ;;
+		esac
+	done
+}
+
 build_initrd() {
-	local kernel=$1 programs=$2 initrd=$3 tree n=0 module file
+	local kernel=$1 programs=$2 initrd=$3 tree n=0 module
 	tree=$(mktemp -d "$cache/tree.XXXXXX")
-	mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,modules,etc}
+	mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,modules,test-modules,etc}
 	install -m 755 /bin/busybox "$programs"/{agent,deterministic,compat32,window} "$tree/bin/"
 	ln -s busybox "$tree/bin/sh"
 	install -m 755 "$here/init" "$tree/init"
@@ -79,14 +93,10 @@ build_initrd() {
 	install -m 755 "$root/tests/e2e/truth.sh" "$tree/bin/truth"
 	echo 'root::0:0::/:/bin/sh' >"$tree/etc/passwd"
 	for module in $channel_modules; do
-		for file in "$kernel"/lib/modules/*/kernel/"$module".ko*; do
-			case $file in
-			*.ko) cp "$file" "$tree/modules/$n-${module##*/}.ko" ;;
-			*.ko.xz) xz -dc "$file" >"$tree/modules/$n-${module##*/}.ko" ;;
-			esac
-		done
+		module_of "$kernel" "$module" "$tree/modules/$n-${module##*/}.ko"
 		n=$((n + 1))
 	done
+	module_of "$kernel" "$test_module" "$tree/test-modules/${test_module##*/}.ko"
 	# Not compressed: reading it is cheaper for an emulated machine than unpacking it.
 	(cd "$tree" && find . | LC_ALL=C sort |
 		cpio --quiet -o -H newc --reproducible -R 0:0) >"$initrd"

@@ -11,7 +11,7 @@ std::string_view event_type_name(unsigned type) {
     constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {
         "pad",     "lost",      "syscall_enter", "syscall_exit", "switch",  "unknown_hook",
         "hook",    "irq_enter", "irq_exit",      "type_9",       "type_10", "type_11",
-        "type_12", "type_13",   "type_14",       "type_15"};
+        "type_12", "type_13",   "type_14",       "hook_retired"};
     return type < kNames.size() ? kNames[type] : "type_unknown";
 }
 
@@ -33,6 +33,8 @@ unsigned event_type(const Event& event) {
                 return SM_EVENT_IRQ_ENTER;
             else if constexpr (std::is_same_v<Body, IrqExit>)
                 return SM_EVENT_IRQ_EXIT;
+            else if constexpr (std::is_same_v<Body, HookRetired>)
+                return SM_EVENT_HOOK_RETIRED;
             else
                 return SM_EVENT_UNKNOWN_HOOK;
         },

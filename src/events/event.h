@@ -99,6 +99,13 @@ struct IrqExit {
     std::optional<uint64_t> duration_ns; ///< from entry to exit, by the guest's TSC
 };
 
+/// A hook has gone because of the guest: it wrote to its place, or unloaded its module. Told by the
+/// host when it noticed: no task, ring or number.
+struct HookRetired {
+    std::string_view name; ///< as in HookHit
+    std::string_view why;
+};
+
 /// The gate was entered from no hook: the guest ran INT 20 of its own.
 struct UnknownHook {
     Gva rip; ///< return address of the frame
@@ -109,7 +116,7 @@ struct UnknownHook {
 /// Holds no pointer into a ring; string views are of static tables or of the decoder's names.
 struct Event {
     using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook, HookHit,
-                              IrqEnter, IrqExit>;
+                              IrqEnter, IrqExit, HookRetired>;
 
     uint64_t tsc = 0;         ///< guest TSC
     uint64_t realtime_ns = 0; ///< the same instant as nanoseconds of the host's CLOCK_REALTIME

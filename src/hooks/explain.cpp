@@ -15,7 +15,13 @@ constexpr unsigned instructions_behind = 3;
 
 std::string name_of(const HookPlanner& planner, const KernelInfo& kernel, Gva at) {
     // Zydis has the number already; only a symbol says more.
-    return kernel.image.contains(at) && kernel.symbols.find_by_address(at) ? planner.where(at) : "";
+    if (planner.code().map.contains(at))
+        return planner.where(at);
+    auto symbol = kernel.image.contains(at) ? kernel.symbols.find_by_address(at) : std::nullopt;
+    if (!symbol)
+        return "";
+    uint64_t offset = at.value - symbol->value;
+    return offset ? fmt::format("{}+{:#x}", symbol->name, offset) : std::string(symbol->name);
 }
 
 ListedInstruction listed(const HookPlanner& planner, const KernelInfo& kernel,
@@ -100,8 +106,9 @@ Explanation explain(const HookPlanner& planner, const KernelInfo& kernel, Gva at
     const CodeMap& map = planner.code().map;
     Explanation out;
     out.address = at;
-    if (auto symbol = kernel.symbols.find_by_address(at)) {
-        out.symbol = symbol->name;
+    const Kallsyms& symbols = planner.module().empty() ? kernel.symbols : *planner.symbols();
+    if (auto symbol = symbols.find_by_address(at)) {
+        out.symbol = in_module(planner.module(), symbol->name);
         out.offset = at.value - symbol->value;
     }
     out.judgement = planner.judge(at);

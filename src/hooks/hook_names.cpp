@@ -70,11 +70,45 @@ size_t distance(std::string_view a, std::string_view b, size_t limit) {
 
 } // namespace
 
-HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls)
+NamePattern::NamePattern(std::string pattern)
+    : pattern_(std::move(pattern)), plain_(pattern_.find_first_of("*?[\\")) {
+    plain_ = std::min(plain_, pattern_.size());
+}
+
+bool NamePattern::matches(std::string_view name) const {
+    return name.starts_with(std::string_view(pattern_).substr(0, plain_)) &&
+           fnmatch(pattern_.c_str(), std::string(name).c_str(), 0) == 0;
+}
+
+PlaceWord PlaceWord::parse(const std::string& word) {
+    PlaceWord out{{}, word, false};
+    size_t colon = word.find(':');
+    if (colon == std::string::npos)
+        return out;
+    out.module = word.substr(0, colon);
+    out.name = word.substr(colon + 1);
+    if (out.module == "vmlinux") {
+        out.module.clear();
+        out.kernel_only = true;
+    }
+    return out;
+}
+
+bool PlaceWord::is_pattern() const { return shadowmon::is_pattern(name); }
+
+std::string PlaceWord::function() const {
+    std::string function = name;
+    if (function.size() > return_suffix.size() && function.ends_with(return_suffix))
+        function.resize(function.size() - return_suffix.size());
+    return function.substr(0, function.find('+'));
+}
+
+HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols, const Kallsyms& kernel,
+                     Calls calls)
     : planner_(planner), symbols_(symbols), calls_(calls) {
-    for (size_t i = 0; i < symbols.size(); i++)
-        if (symbols[i].name.ends_with(return_thunk))
-            return_thunks_.insert(Gva(symbols[i].value));
+    for (size_t i = 0; i < kernel.size(); i++)
+        if (kernel[i].name.ends_with(return_thunk))
+            return_thunks_.insert(Gva(kernel[i].value));
 }
 
 bool HookNames::is_function(const Symbol& symbol) const {
@@ -121,13 +155,15 @@ Result<Gva> HookNames::function_named(const std::string& name) const {
         for (Gva at : found)
             if (n++ < most_addresses)
                 text += fmt::format("{}{:#x}", n > 1 ? ", " : "", at.value);
-        return failf("\"{}\" is the name of {} functions; name one by its address: {}{}", name,
+        return failf("\"{}\" is the name of {} functions; name one by its address: {}{}", own(name),
                      found.size(), text, n > most_addresses ? ", ..." : "");
     }
     if (other)
-        return failf("\"{}\" is no function of the kernel's text ({:#x} is {})", name, other->value,
-                     is_text_type(other->type) ? "code for booting" : "data");
-    return failf("the guest's kernel has no function \"{}\"{}", name, similar(name));
+        return failf("\"{}\" is no function of the kernel's text ({:#x} is {})", own(name),
+                     other->value, is_text_type(other->type) ? "code for booting" : "data");
+    return failf("{} has no function \"{}\"{}",
+                 planner_.module().empty() ? "the guest's kernel" : "module " + planner_.module(),
+                 name, similar(name));
 }
 
 Result<NamedPlace> HookNames::place_at(Gva at, std::string name) const {
@@ -169,8 +205,14 @@ Result<NamedPlace> HookNames::entry_of(Gva function, const std::string& name,
                                             describe(first_refusal.refusal)));
             return NamedPlace{name, planner_.displaced(at, judgement)};
         }
-        // Every function begins with what the kernel itself keeps there.
+        // Every function begins with what the kernel itself keeps there. While ftrace traces the
+        // function, its NOP is a CALL, which comes back with the arguments.
         bool usual = judgement.refusal == Refusal::ftrace || judgement.refusal == Refusal::endbr;
+        if (judgement.refusal == Refusal::ftrace && instruction &&
+            flow_of(*instruction) == Flow::call) {
+            at = instruction->end();
+            continue;
+        }
         if (!usual && first_refusal.refusal == Refusal::none) {
             first_refusal = judgement;
             refused_at = at;
@@ -193,14 +235,15 @@ bool HookNames::is_return(const Instruction& instruction) const {
     return return_thunks_.count(*target) > 0;
 }
 
-Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::string& name,
+Result<std::vector<NamedPlace>> HookNames::returns_of(Gva start, const std::string& function,
                                                       std::vector<std::string>& notes) const {
+    const std::string name = own(function);
     const CodeMap& map = planner_.code().map;
     std::vector<NamedPlace> places;
     unsigned tail_calls = 0;
     // What the compiler split off lies elsewhere, and may return as well.
     std::vector<const Function*> parts = {map.function(start)};
-    for (const Symbol& cold : symbols_.find_all(name + ".cold"))
+    for (const Symbol& cold : symbols_.find_all(function + ".cold"))
         if (is_function(cold))
             parts.push_back(map.function(Gva(cold.value)));
     for (const Function* part : parts) {
@@ -242,16 +285,20 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
                                                         size_t max_places,
                                                         std::vector<std::string>& notes) const {
     std::map<Gva, std::string> functions;
+    const NamePattern wanted(pattern);
     for (size_t i = 0; i < symbols_.size(); i++) {
         Symbol symbol = symbols_[i];
-        std::string name(symbol.name);
-        if (is_function(symbol) && fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
-            functions.emplace(Gva(symbol.value), name);
+        if (wanted.matches(symbol.name) && is_function(symbol) &&
+            OffLimits::named(symbol.name) != Refusal::padding)
+            functions.emplace(Gva(symbol.value), symbol.name);
     }
     if (functions.empty())
-        return failf("no function of the guest's kernel is named like \"{}\"", pattern);
+        return failf("no function of {} is named like \"{}\"",
+                     planner_.module().empty() ? "the guest's kernel"
+                                               : "module " + planner_.module(),
+                     pattern);
     if (functions.size() > max_places)
-        return failf("{}: {} functions are named so; there is room for {} hooks", pattern,
+        return failf("{}: {} functions are named so; there is room for {} hooks", own(pattern),
                      functions.size(), max_places);
     std::vector<NamedPlace> places;
     std::map<Refusal, size_t> refused;
@@ -263,7 +310,7 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
                 std::move(some->begin(), some->end(), std::back_inserter(places));
             else
                 passed_over++;
-        } else if (auto place = entry_of(at, name, quiet)) {
+        } else if (auto place = entry_of(at, own(name), quiet)) {
             places.push_back(std::move(*place));
         } else {
             passed_over++;
@@ -271,7 +318,7 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
         }
     }
     if (passed_over > 0) {
-        std::string text = fmt::format("{}: {} of {} functions cannot be hooked", pattern,
+        std::string text = fmt::format("{}: {} of {} functions cannot be hooked", own(pattern),
                                        passed_over, functions.size());
         for (const auto& [why, count] : refused)
             if (why != Refusal::none && why != Refusal::ftrace && why != Refusal::endbr)
@@ -301,8 +348,8 @@ Result<std::vector<NamedPlace>> HookNames::find_one(const std::string& word, siz
         return fail(at.error());
     if (returns)
         return returns_of(*at, name, notes);
-    auto place = whole ? entry_of(*at, name, notes)
-                       : place_at(*at, name.starts_with("0x") ? planner_.where(*at) : name);
+    auto place = whole ? entry_of(*at, own(name), notes)
+                       : place_at(*at, name.starts_with("0x") ? planner_.where(*at) : own(name));
     if (!place)
         return fail(place.error());
     std::vector<NamedPlace> places;
@@ -321,11 +368,11 @@ Result<Gva> HookNames::address(const std::string& word) const {
         return function;
     auto offset = parse_number(std::string_view(word).substr(plus + 1));
     if (!offset)
-        return failf("\"{}\": behind the + a number is needed, decimal or with 0x", word);
+        return failf("\"{}\": behind the + a number is needed, decimal or with 0x", own(word));
     const Function* around = planner_.code().map.function(*function);
     uint64_t size = around ? around->end - *function : 0;
     if (*offset >= size)
-        return failf("{}: the function is {:#x} bytes long", word, size);
+        return failf("{}: the function is {:#x} bytes long", own(word), size);
     return *function + *offset;
 }
 

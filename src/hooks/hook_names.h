@@ -13,7 +13,9 @@ namespace shadowmon {
 
 /// A place in the kernel that a user's word means, fit to be hooked.
 struct NamedPlace {
-    std::string name; ///< for events and lists: "vfs_read", "do_exit+0x2a", "vfs_read%return"
+    /// For events and lists: "vfs_read", "do_exit+0x2a", "vfs_read%return"; of a module
+    /// "ext4:ext4_file_open".
+    std::string name;
     Displaced displaced;
 };
 
@@ -23,7 +25,31 @@ struct NamedPlaces {
     std::vector<std::string> notes; ///< what the user should know: functions passed over, and why
 };
 
-/// Finds the places that users name:
+/// A user's word for places, taken apart: [MODULE:]NAME, "vmlinux:NAME" for the kernel's own.
+struct PlaceWord {
+    std::string module; ///< may be a pattern, too
+    std::string name;
+    bool kernel_only = false;
+
+    static PlaceWord parse(const std::string& word);
+    bool is_address() const { return name.starts_with("0x"); }
+    bool is_pattern() const;
+    std::string function() const; ///< the name without +OFFSET and %return
+};
+
+/// A pattern with *, ? and [...], tried on very many names: most are told apart by how they begin.
+class NamePattern {
+  public:
+    explicit NamePattern(std::string pattern);
+    bool matches(std::string_view name) const;
+
+  private:
+    std::string pattern_;
+    size_t plain_; ///< bytes before the first special one
+};
+
+/// Finds the places that users name in one piece of code, the kernel's own or a module's
+/// (place_finder.h knows them all):
 ///
 ///   FUNCTION          its beginning, where the arguments are still in their registers: behind
 ///                     ENDBR64, on the NOP of ftrace or behind it, or the next instruction that can
@@ -40,10 +66,19 @@ class HookNames {
   public:
     /// `calls`: whether a function's beginning may be its NOP for ftrace, with a hook by CALL.
     enum class Calls { wanted, avoided };
-    HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls = Calls::wanted);
+    HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls = Calls::wanted)
+        : HookNames(planner, symbols, symbols, calls) {}
+
+    /// For a module: `kernel` are the symbols of the kernel, where its functions return through.
+    HookNames(const HookPlanner& planner, const Kallsyms& symbols, const Kallsyms& kernel,
+              Calls calls);
 
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.
     Result<NamedPlaces> find(const std::vector<std::string>& words, size_t max_places) const;
+
+    /// The places of one word without its module, which is this one's.
+    Result<std::vector<NamedPlace>> find_one(const std::string& word, size_t max_places,
+                                             std::vector<std::string>& notes) const;
 
     /// The address that FUNCTION, FUNCTION+OFFSET or 0xADDRESS means, whether or not it can be
     /// hooked. Of a function, its start.
@@ -56,8 +91,6 @@ class HookNames {
     }
 
   private:
-    Result<std::vector<NamedPlace>> find_one(const std::string& word, size_t max_places,
-                                             std::vector<std::string>& notes) const;
     Result<std::vector<NamedPlace>> find_pattern(const std::string& pattern, bool returns,
                                                  size_t max_places,
                                                  std::vector<std::string>& notes) const;
@@ -71,6 +104,7 @@ class HookNames {
     bool is_function(const Symbol& symbol) const;
     bool is_return(const Instruction& instruction) const;
     std::string similar(const std::string& name) const;
+    std::string own(std::string_view name) const { return in_module(planner_.module(), name); }
 
     const HookPlanner& planner_;
     const Kallsyms& symbols_;

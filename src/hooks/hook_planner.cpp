@@ -28,8 +28,9 @@ bool lost_its_lock(const Instruction& instruction) {
 
 } // namespace
 
-HookPlanner::HookPlanner(KernelCode code, HookPolicy policy, const Kallsyms* symbols)
-    : code_(std::move(code)), policy_(policy), symbols_(symbols) {}
+HookPlanner::HookPlanner(KernelCode code, HookPolicy policy, const Kallsyms* symbols,
+                         std::string module)
+    : code_(std::move(code)), policy_(policy), symbols_(symbols), module_(std::move(module)) {}
 
 /// An INT3 stands alone if it is the guest's: padding comes in runs, or behind what never
 /// falls through.
@@ -164,12 +165,17 @@ Displaced HookPlanner::displaced(Gva at, const Judgement& judgement) const {
     return out;
 }
 
+std::string in_module(const std::string& module, std::string_view name) {
+    return module.empty() ? std::string(name) : fmt::format("{}:{}", module, name);
+}
+
 std::string HookPlanner::where(Gva at) const {
     auto symbol = symbols_ ? symbols_->find_by_address(at) : std::nullopt;
     if (!symbol)
         return fmt::format("{:#x}", at.value);
     uint64_t offset = at.value - symbol->value;
-    return offset ? fmt::format("{}+{:#x}", symbol->name, offset) : std::string(symbol->name);
+    return in_module(module_, offset ? fmt::format("{}+{:#x}", symbol->name, offset)
+                                     : std::string(symbol->name));
 }
 
 /// The instructions before and behind an address that is inside one.

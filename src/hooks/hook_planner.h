@@ -36,10 +36,14 @@ struct Judgement {
 /// the place of one NOP.
 class HookPlanner {
   public:
-    /// `symbols` gives names to messages and has to live as long as this; may be null.
-    HookPlanner(KernelCode code, HookPolicy policy, const Kallsyms* symbols);
+    /// `symbols` gives names to messages and has to live as long as this; may be null. `module`:
+    /// whose code it is; empty: the kernel's own.
+    HookPlanner(KernelCode code, HookPolicy policy, const Kallsyms* symbols,
+                std::string module = {});
 
     const KernelCode& code() const { return code_; }
+    const std::string& module() const { return module_; }
+    const Kallsyms* symbols() const { return symbols_; }
 
     Judgement judge(Gva at) const;
 
@@ -50,7 +54,7 @@ class HookPlanner {
     /// The same without asking again: for an address that judge() accepts.
     Displaced displaced(Gva at, const Judgement& judgement) const;
 
-    /// "vfs_read+0x2a"
+    /// "vfs_read+0x2a", "ext4:ext4_file_open+0x2a"
     std::string where(Gva at) const;
 
   private:
@@ -66,6 +70,10 @@ class HookPlanner {
     KernelCode code_;
     HookPolicy policy_;
     const Kallsyms* symbols_;
+    std::string module_;
 };
+
+/// As users name a place in a module: "ext4:ext4_file_open". Without a module it is the name.
+std::string in_module(const std::string& module, std::string_view name);
 
 } // namespace shadowmon

@@ -24,9 +24,25 @@ constexpr uint32_t largest_entry = 64;
 constexpr unsigned max_ftrace_pages = 100'000;
 constexpr size_t max_ftrace_records = 1'000'000;
 
-/// A table between two symbols whose addresses are relative to where they are written.
+/// A table, between two symbols or a module's, whose addresses are relative to where they are
+/// written.
 class Table {
   public:
+    static Result<Table> read(const VirtualMemory& memory, const ModuleTable& where,
+                              const char* name, uint32_t entry_size) {
+        Table table;
+        table.entry_size_ = entry_size;
+        if (where.count == 0)
+            return table;
+        if (entry_size < least_entry || entry_size > largest_entry)
+            return failf("{}: entries of {} bytes", name, entry_size);
+        table.start_ = where.first;
+        table.bytes_.resize(where.count * entry_size);
+        if (auto status = memory.read(where.first, table.bytes_); !status)
+            return fail(status.error().in(name));
+        return table;
+    }
+
     static Result<Table> read(const KernelInfo& kernel, const PhysicalMemory& memory,
                               const std::string& name, uint32_t entry_size) {
         Table table;
@@ -123,19 +139,14 @@ std::vector<Gva> read_ftrace(const KernelInfo& kernel, const PhysicalMemory& mem
     return page ? places : std::vector<Gva>();
 }
 
-} // namespace
+using Visit = std::function<void(const Table&, size_t)>;
+using EachEntry =
+    std::function<Status(const std::string& table, uint32_t entry_size, const Visit&)>;
 
-Result<KernelTables> read_kernel_tables(const KernelInfo& kernel, const PhysicalMemory& memory) {
+/// What the tables say, wherever `each` finds them.
+Result<KernelTables> read_tables(const KernelInfo& kernel, const PhysicalMemory& memory,
+                                 const EachEntry& each) {
     KernelTables out;
-    auto each = [&](const char* name, uint32_t entry_size,
-                    const std::function<void(const Table&, size_t)>& visit) -> Status {
-        auto table = Table::read(kernel, memory, name, entry_size);
-        if (!table)
-            return fail(table.error());
-        for (size_t i = 0; i < table->size(); i++)
-            visit(*table, i);
-        return {};
-    };
     SM_TRY(each("__ex_table", size_of(kernel, "exception_table_entry", exception_entry_size),
                 [&](const Table& table, size_t i) {
                     out.may_fault.push_back(table.address(i, 0));
@@ -156,6 +167,50 @@ Result<KernelTables> read_kernel_tables(const KernelInfo& kernel, const Physical
         out.patched.push_back({place, Refusal::ftrace});
         out.ftrace_records++;
     }
+    return out;
+}
+
+} // namespace
+
+Result<KernelTables> read_kernel_tables(const KernelInfo& kernel, const PhysicalMemory& memory) {
+    auto each = [&](const std::string& name, uint32_t entry_size, const Visit& visit) -> Status {
+        auto table = Table::read(kernel, memory, name, entry_size);
+        if (!table)
+            return fail(table.error());
+        for (size_t i = 0; i < table->size(); i++)
+            visit(*table, i);
+        return {};
+    };
+    return read_tables(kernel, memory, each);
+}
+
+Result<KernelTables> read_module_tables(const KernelInfo& kernel, const PhysicalMemory& memory,
+                                        const GuestModule& module) {
+    VirtualMemory virt(kernel.image.tables(memory));
+    auto each = [&](const std::string& name, uint32_t entry_size, const Visit& visit) -> Status {
+        const ModuleTable& where = name == "__ex_table"          ? module.exceptions
+                                   : name == "__jump_table"      ? module.jump_labels
+                                   : name == "static_call_sites" ? module.static_calls
+                                                                 : module.bugs;
+        auto table = Table::read(virt, where, name.c_str(), entry_size);
+        if (!table)
+            return fail(table.error());
+        for (size_t i = 0; i < table->size(); i++)
+            visit(*table, i);
+        return {};
+    };
+    auto out = read_tables(kernel, memory, each);
+    if (!out)
+        return out;
+    // Also where the list of all places cannot be followed.
+    std::vector<uint64_t> places(module.ftrace.count);
+    if (auto status = virt.read(module.ftrace.first, std::as_writable_bytes(std::span(places)));
+        !places.empty() && !status)
+        return fail(status.error().in("__mcount_loc"));
+    for (uint64_t place : places)
+        out->patched.push_back({Gva(place), Refusal::ftrace});
+    std::erase_if(out->patched,
+                  [&](const PatchedSite& site) { return !module.text.contains(site.at); });
     return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "src/guest/kernel_info.h"
+#include "src/guest/modules.h"
 #include "src/hooks/kernel_code.h"
 
 #include <vector>
@@ -20,5 +21,9 @@ struct KernelTables {
 
 /// Fails naming the table that is malformed.
 Result<KernelTables> read_kernel_tables(const KernelInfo& kernel, const PhysicalMemory& memory);
+
+/// The same of one module, whose own tables these are; `patched` holds its own places only.
+Result<KernelTables> read_module_tables(const KernelInfo& kernel, const PhysicalMemory& memory,
+                                        const GuestModule& module);
 
 } // namespace shadowmon

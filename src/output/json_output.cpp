@@ -112,6 +112,13 @@ struct BodyWriter {
         }
     }
 
+    void operator()(const HookRetired& body) {
+        w.text(",\"hook\":");
+        w.string<Decoder::kMaxHookName>(body.name);
+        w.text(",\"reason\":");
+        w.string<Decoder::kMaxHookName>(body.why.substr(0, Decoder::kMaxHookName));
+    }
+
     void operator()(const UnknownHook& body) {
         w.text(",\"rip\":");
         w.hex_string(body.rip.value);
@@ -128,18 +135,23 @@ void JsonOutput::event(const Event& event) {
     JsonWriter w(line);
     w.text("{\"time\":\"");
     w.set(time_.rfc3339(w.at(), event.realtime_ns));
-    w.text("\",\"tsc\":\"").decimal(event.tsc).text("\",\"cpu\":").decimal(event.cpu);
-    w.text(",\"ring\":").decimal(event.ring).text(",\"seq\":");
-    w.count(event.seq);
-    w.text(",\"kind\":\"").text(event_type_name(event_type(event)));
-    w.text("\",\"pid\":").decimal(process.pid).text(",\"tid\":").decimal(process.tid);
-    w.text(",\"ppid\":").decimal(process.ppid).text(",\"uid\":").decimal(process.uid);
-    w.text(",\"comm\":");
-    w.comm(process.comm);
-    w.text(",\"task\":");
-    w.hex_string(process.task.value);
-    w.text(",\"cr3\":");
-    w.hex_string(event.cr3);
+    w.text("\",\"tsc\":\"").decimal(event.tsc).text("\"");
+    if (!event.get_if<HookRetired>()) {
+        w.text(",\"cpu\":").decimal(event.cpu);
+        w.text(",\"ring\":").decimal(event.ring).text(",\"seq\":");
+        w.count(event.seq);
+    }
+    w.text(",\"kind\":\"").text(event_type_name(event_type(event))).text("\"");
+    if (!event.get_if<HookRetired>()) {
+        w.text(",\"pid\":").decimal(process.pid).text(",\"tid\":").decimal(process.tid);
+        w.text(",\"ppid\":").decimal(process.ppid).text(",\"uid\":").decimal(process.uid);
+        w.text(",\"comm\":");
+        w.comm(process.comm);
+        w.text(",\"task\":");
+        w.hex_string(process.task.value);
+        w.text(",\"cr3\":");
+        w.hex_string(event.cr3);
+    }
     std::visit(BodyWriter{w, process}, event.body);
     if (event.late)
         w.text(",\"late\":true");

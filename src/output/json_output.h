@@ -16,7 +16,7 @@ namespace shadowmon {
 ///   "cpu"    number, as the guest states it
 ///   "ring", "seq"  numbers: which ring it came through, its number there
 ///   "kind"   "syscall_enter", "syscall_exit", "switch", "lost", "hook", "irq_enter",
-///            "irq_exit", "unknown_hook"
+///            "irq_exit", "unknown_hook", "hook_retired"
 ///   "pid", "tid", "ppid", "uid"  numbers
 ///   "comm"   string, escaped (below)
 ///   "task"   string, address of the task_struct: "0xffff8881002b8000"
@@ -46,6 +46,8 @@ namespace shadowmon {
 ///                  "unpaired": true, where its entry is not known for sure (before attaching,
 ///                  lost, hooks changed): then "irq" tells only what the hook itself does
 ///   unknown_hook   "rip", "rsp": strings in hexadecimal
+///   hook_retired   of the host, when it noticed: only "time", "tsc", "kind", "hook", and "reason",
+///                  why the guest has ended this hook
 /// The summary has "kind": "summary"; its keys are those of to_json().
 ///
 /// Numbers beyond +-(2^53 - 1), which only "ret", "seq" and counts could reach, are

@@ -49,7 +49,7 @@ SummaryCollector::Calls& SummaryCollector::calls(const Syscall& call) {
 void SummaryCollector::event(const Event& event) {
     ++totals_.by_type[event_type(event)];
     totals_.late += event.late;
-    if (event.get_if<Lost>())
+    if (event.get_if<Lost>() || event.get_if<HookRetired>())
         return;
     if (totals_.events++ == 0)
         totals_.first_ns = event.realtime_ns;

@@ -51,7 +51,7 @@ struct Figure {
 
 /// What a trace saw, as the outputs print it at the end.
 struct Summary {
-    uint64_t events = 0; ///< all but the notices of lost ones
+    uint64_t events = 0; ///< all but the notices of lost ones and of hooks that have gone
     std::array<uint64_t, SM_EVENT_TYPES> by_type{};
     uint64_t late = 0;
     uint64_t first_ns = 0; ///< CLOCK_REALTIME of the first event and of the last one

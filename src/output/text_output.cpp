@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/output/text_output.h"
 
+#include "src/events/decoder.h"
 #include "src/output/escape.h"
 #include "src/output/writer.h"
 
@@ -129,6 +130,14 @@ struct BodyWriter {
             w.text(" = ").decimal(*body.duration_ns).text(" ns");
         else
             w.text(" [unpaired]");
+    }
+
+    void operator()(const HookRetired& body) {
+        kind("retired");
+        w.set(escape_to(w.at(), body.name, true));
+        w.text(" (");
+        w.set(escape_to(w.at(), body.why.substr(0, Decoder::kMaxHookName), false));
+        w.text(")");
     }
 
     void operator()(const UnknownHook& body) {

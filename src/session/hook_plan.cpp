@@ -51,7 +51,8 @@ const std::vector<Target>& switch_targets() {
 constexpr uint64_t max_code = 16 * 1024;
 
 Result<std::vector<std::byte>> read_code(Gva start, const KernelInfo& kernel,
-                                         const PhysicalMemory& memory) {
+                                         const PhysicalMemory& memory,
+                                         const CoveredPlaces& covered) {
     Gva end = kernel.symbols.next_address(start).value_or(start + max_code);
     uint64_t size = std::min(end - start, max_code);
     if (!kernel.image.contains(start) || !kernel.image.contains(start + size - 1))
@@ -61,7 +62,28 @@ Result<std::vector<std::byte>> read_code(Gva start, const KernelInfo& kernel,
         return fail(gpa.error());
     std::vector<std::byte> code(size);
     SM_TRY(memory.read(*gpa, code));
+    for (const auto& [at, original] : covered)
+        if (at >= start && at - start < size && original.size() <= size - (at - start))
+            std::copy(original.begin(), original.end(),
+                      code.begin() + static_cast<std::ptrdiff_t>(at - start));
     return code;
+}
+
+Result<HookRequest> plan_target(const Target& target, Gva start, const KernelInfo& kernel,
+                                const PhysicalMemory& memory, const CoveredPlaces& covered) {
+    std::string step = fmt::format("plan a hook in {}", target.function);
+    auto code = read_code(start, kernel, memory, covered);
+    if (!code)
+        return fail(code.error().in(step));
+    auto site = plan_site({target.function, start, *code, target.keep});
+    if (!site)
+        return fail(site.error().in(step));
+    auto gpa = kernel.to_gpa(site->address);
+    if (!gpa)
+        return fail(gpa.error().in(step));
+    return HookRequest{target.function, {{site->instruction}, site->bytes},
+                       site->bytes,     *gpa,
+                       target.type,     target.flags};
 }
 
 } // namespace
@@ -99,26 +121,26 @@ Result<std::vector<HookRequest>> plan_hooks(const MonitorSet& monitors, const Ke
         auto start = kernel.symbols.address(target.function);
         if (!start)
             return fail(start.error().in("plan a hook"));
-        std::string step = fmt::format("plan a hook in {}", target.function);
-        auto code = read_code(*start, kernel, memory);
-        if (!code)
-            return fail(code.error().in(step));
-        auto site = plan_site({target.function, *start, *code, target.keep});
-        if (!site)
-            return fail(site.error().in(step));
-        auto gpa = kernel.to_gpa(site->address);
-        if (!gpa)
-            return fail(gpa.error().in(step));
-        HookRequest request{target.function,
-                            {{site->instruction}, site->bytes},
-                            site->bytes,
-                            *gpa,
-                            target.type,
-                            target.flags,
-                            {}};
-        requests.push_back(std::move(request));
+        auto request = plan_target(target, *start, kernel, memory, {});
+        if (!request)
+            return fail(request.error());
+        requests.push_back(std::move(*request));
     }
     return requests;
+}
+
+Result<HookRequest> plan_module_guard(const KernelInfo& kernel, const PhysicalMemory& memory,
+                                      const CoveredPlaces& covered) {
+    // Called with a module that nobody uses any more and that is still there as a whole: by
+    // delete_module(2), and where its initialization failed.
+    static const Target target{"free_module", true, SM_EVENT_HOOK, SM_HOOK_HOLD, {}};
+    auto start = kernel.symbols.address(target.function);
+    auto request = start ? plan_target(target, *start, kernel, memory, covered)
+                         : Result<HookRequest>(fail(start.error()));
+    if (!request)
+        return fail(request.error().in("see that a module is unloaded"));
+    request->internal = true;
+    return request;
 }
 
 } // namespace shadowmon

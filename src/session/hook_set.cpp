@@ -52,6 +52,12 @@ bool is_pattern(const std::string& word) { return word.find_first_of("*?[") != s
 
 } // namespace
 
+bool HookRequest::has_byte_at(Gpa at) const {
+    size_t here = std::min<size_t>(original.size(), SM_PAGE_SIZE - gpa.page_offset());
+    Gpa rest = gpa_of(here);
+    return (at >= gpa && at - gpa < here) || (at >= rest && at - rest < original.size() - here);
+}
+
 std::optional<uint32_t> HookSet::take_id() {
     if (next_id_ < parts_.table.capacity())
         return next_id_++;
@@ -132,7 +138,11 @@ Result<std::vector<uint32_t>> HookSet::stage(std::span<const HookRequest> reques
 }
 
 void HookSet::let_go(std::map<uint32_t, Hook>::iterator hook) {
-    leaving_.push_back({hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
+    if (hook->second.gone)
+        spent_.push_back(hook->first);
+    else
+        leaving_.push_back(
+            {hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
     hooks_.erase(hook);
 }
 
@@ -158,7 +168,7 @@ void HookSet::add_patches(const Hook& hook, uint32_t flags,
     }
     std::span<const std::byte> now = flags & KVM_VIEWS_PATCH_REVERT ? ours : request.original;
     for (size_t done = 0; done < ours.size();) {
-        Gpa at = request.gpa + done;
+        Gpa at = request.gpa_of(done);
         size_t size = std::min<size_t>(
             {ours.size() - done, KVM_VIEWS_MAX_PATCH_LEN, SM_PAGE_SIZE - at.value % SM_PAGE_SIZE});
         patches.push_back(
@@ -207,10 +217,19 @@ Result<std::vector<uint32_t>> HookSet::add(Views& views, std::span<const HookReq
     return ids;
 }
 
+void HookSet::note_retired(uint32_t id, std::string why) {
+    Hook& hook = hooks_.at(id);
+    hook.state = State::retired;
+    hook.note = std::move(why);
+    if (!hook.request.internal)
+        retired_.push_back({id, hook.request.name, hook.note});
+}
+
 /// Of its patches some are gone; the others go with them, if they were in place.
-Status HookSet::retire(Views& views, Hook& hook) {
-    bool was_on = std::exchange(hook.state, State::retired) == State::on;
-    hook.note = changed_by_guest;
+Status HookSet::retire(Views& views, uint32_t id) {
+    Hook& hook = hooks_.at(id);
+    bool was_on = hook.state == State::on;
+    note_retired(id, changed_by_guest);
     std::vector<kvm_views_patch> patches;
     add_patches(hook, KVM_VIEWS_PATCH_REVERT, patches);
     for (const kvm_views_patch& patch : patches)
@@ -239,7 +258,7 @@ Result<HookSet::Change> HookSet::patch(Views& views, std::vector<uint32_t> ids, 
         auto patched = views.patch(patches, &failed);
         if (!patched && patched.error().code() == ESTALE && failed < owner.size()) {
             auto stale = ids.begin() + static_cast<std::ptrdiff_t>(owner[failed]);
-            SM_TRY(retire(views, hooks_.at(*stale)));
+            SM_TRY(retire(views, *stale));
             ids.erase(stale);
             continue;
         }
@@ -270,13 +289,29 @@ Result<HookSet::Change> HookSet::remove(Views& views, std::span<const uint32_t> 
 
 Result<std::optional<uint32_t>> HookSet::overwritten(Views& views, Gpa gpa) {
     for (auto& [id, hook] : hooks_) {
-        if (hook.state != State::on || gpa < hook.request.gpa ||
-            gpa >= hook.request.gpa + hook.request.original.size())
+        if (hook.state != State::on || !hook.request.has_byte_at(gpa))
             continue;
-        SM_TRY(retire(views, hook));
+        SM_TRY(retire(views, id));
         return std::optional(id);
     }
     return std::optional<uint32_t>();
+}
+
+Result<HookSet::Change> HookSet::let_modules_go(Views& views, std::span<const uint32_t> ids,
+                                                const std::string& why) {
+    auto change = disable(views, ids);
+    if (!change)
+        return change;
+    for (uint32_t id : ids) {
+        Hook& hook = hooks_.at(id);
+        if (hook.gone)
+            continue;
+        if (hook.state != State::retired)
+            note_retired(id, why);
+        leaving_.push_back({std::nullopt, rip_of(hook.request.displaced), hook.resume});
+        hook.gone = true;
+    }
+    return change;
 }
 
 void HookSet::tick(Views& views, bool rings_empty) {
@@ -290,7 +325,8 @@ void HookSet::tick(Views& views, bool rings_empty) {
         for (const Leaver& one : unlisted_) {
             if (one.resume)
                 parts_.code.free(*one.resume);
-            spent_.push_back(one.id);
+            if (one.id)
+                spent_.push_back(*one.id);
         }
         unlisted_.clear();
     }
@@ -329,7 +365,8 @@ HookStatus HookSet::status(uint32_t id) const {
 std::vector<HookStatus> HookSet::list() const {
     std::vector<HookStatus> all;
     for (const auto& [id, hook] : hooks_)
-        all.push_back(status(id));
+        if (!hook.request.internal)
+            all.push_back(status(id));
     return all;
 }
 
@@ -342,6 +379,8 @@ Result<std::vector<uint32_t>> HookSet::select(const std::vector<std::string>& wo
         bool pattern = is_pattern(word);
         for (const auto& [id, hook] : hooks_) {
             const std::string& name = hook.request.name;
+            if (hook.request.internal)
+                continue;
             if (wanted ? id == *wanted
                        : name == word || (pattern && fnmatch(word.c_str(), name.c_str(), 0) == 0)) {
                 chosen.insert(id);
@@ -357,7 +396,7 @@ Result<std::vector<uint32_t>> HookSet::select(const std::vector<std::string>& wo
 
 bool HookSet::covers(Gva at, size_t size) const {
     return std::any_of(hooks_.begin(), hooks_.end(), [&](const auto& entry) {
-        return entry.second.at() < at + size && at < entry.second.end();
+        return !entry.second.gone && entry.second.at() < at + size && at < entry.second.end();
     });
 }
 
@@ -377,11 +416,20 @@ std::vector<uint32_t> HookSet::all() const {
     return ids;
 }
 
-std::vector<uint32_t> HookSet::active() const {
+std::vector<uint32_t> HookSet::in_modules() const {
     std::vector<uint32_t> ids;
     for (const auto& [id, hook] : hooks_)
-        if (hook.state == State::on)
+        if (hook.request.module && !hook.gone)
             ids.push_back(id);
+    return ids;
+}
+
+std::vector<uint32_t> HookSet::active() const {
+    std::vector<uint32_t> ids;
+    for (bool internal : {false, true})
+        for (const auto& [id, hook] : hooks_)
+            if (hook.state == State::on && hook.request.internal == internal)
+                ids.push_back(id);
     return ids;
 }
 

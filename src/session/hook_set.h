@@ -6,6 +6,7 @@
 #include "src/compartment/hook_limits.h"
 #include "src/compartment/hook_table.h"
 #include "src/control/hook_command.h"
+#include "src/guest/modules.h"
 #include "src/hooks/displaced_code.h"
 #include "src/hooks/hook_planner.h"
 #include "src/vm/views.h"
@@ -27,10 +28,27 @@ struct HookRequest {
     /// The guest's bytes from there to the end of the instructions, or of the hook if that is
     /// longer: behind an instruction of one byte that nothing falls through, whatever is there.
     std::vector<std::byte> original;
-    Gpa gpa; ///< of the first byte; what follows in the guest's kernel follows there as well
+    Gpa gpa; ///< of the first byte; what follows on its page follows there as well
     uint16_t type = SM_EVENT_HOOK;
     uint16_t flags = 0;
-    std::optional<uint64_t> limit; ///< events per second
+    std::optional<uint64_t> limit = {}; ///< events per second
+    /// Of the next page, if the bytes go on there; nothing: right behind the first one.
+    std::optional<Gpa> next_page = {};
+    std::optional<GuestModule> module = {}; ///< whose code it is; nothing: the kernel's own
+    bool internal = false;                  ///< the monitor's own affair: not listed, not chosen
+
+    Gpa gpa_of(size_t offset) const {
+        size_t here = SM_PAGE_SIZE - gpa.page_offset();
+        return offset < here || !next_page ? gpa + offset : *next_page + (offset - here);
+    }
+    bool has_byte_at(Gpa at) const;
+};
+
+/// A hook that went because of the guest.
+struct RetiredHook {
+    uint32_t id;
+    std::string name;
+    std::string why;
 };
 
 /// The hooks of one trace: those in the guest's code, those that were taken out to be put back
@@ -45,7 +63,8 @@ struct HookRequest {
 ///
 /// The guest does not see hooks: it reads its own bytes, and before it writes to a byte of a
 /// displaced instruction the kernel takes the hook's bytes away and says so. Such a hook is
-/// retired: it stays listed, with the reason, until it is removed.
+/// retired: it stays listed, with the reason, until it is removed. So does one whose module goes;
+/// that one gives its place up at once, which may be another module's next.
 class HookSet {
   public:
     /// All that the hooks need of a compartment; the region's memory has to outlive it.
@@ -92,6 +111,14 @@ class HookSet {
     /// hook goes, too, and it is retired. Returns its id; nothing if no hook is there.
     Result<std::optional<uint32_t>> overwritten(Views& views, Gpa gpa);
 
+    /// Takes hooks out whose module goes, whether they are on or off: all that they are from then
+    /// on is an entry in the list.
+    Result<Change> let_modules_go(Views& views, std::span<const uint32_t> ids,
+                                  const std::string& why);
+
+    /// Hooks that were retired since the last call.
+    std::vector<RetiredHook> take_retired() { return std::exchange(retired_, {}); }
+
     /// Brings hooks that are leaving a step further. `rings_empty`: every event that was recorded
     /// before this call has been given out.
     void tick(Views& views, bool rings_empty);
@@ -101,6 +128,9 @@ class HookSet {
 
     /// True while some hook is leaving.
     bool leaving() const { return !leaving_.empty() || !unlisted_.empty() || !spent_.empty(); }
+
+    /// Those of modules that have a place in the guest's code, be they on or off.
+    std::vector<uint32_t> in_modules() const;
 
     std::vector<HookStatus> list() const;
     HookStatus status(uint32_t id) const;
@@ -115,11 +145,15 @@ class HookSet {
     /// Bytes of the guest's that hooks cover at the moment, for whoever reads its code.
     std::vector<std::pair<Gva, std::vector<std::byte>>> covered() const;
 
+    bool is_on(uint32_t id) const {
+        auto hook = hooks_.find(id);
+        return hook != hooks_.end() && hook->second.state == State::on;
+    }
     std::vector<uint32_t> all() const;
-    std::vector<uint32_t> active() const; ///< those in the guest's code
+    std::vector<uint32_t> active() const; ///< those in the guest's code, the monitor's own last
     const HookRequest& request(uint32_t id) const { return hooks_.at(id).request; }
 
-    size_t size() const { return hooks_.size(); }
+    size_t size() const { return hooks_.size(); } ///< the monitor's own among them
     size_t room() const { return parts_.table.capacity() - next_id_ + free_ids_.size(); }
 
   private:
@@ -129,12 +163,13 @@ class HookSet {
         State state = State::staged;
         std::string note;
         std::optional<Resume> resume;
+        bool gone = false; ///< retired, and has nothing in guest and compartment any more
         Gva at() const { return request.displaced.address(); }
         Gva end() const { return at() + request.original.size(); }
     };
-    /// A hook that the user sees no more.
+    /// What a hook has in the compartment. The id stays with one that is listed on.
     struct Leaver {
-        uint32_t id;
+        std::optional<uint32_t> id;
         uint64_t rip;
         std::optional<Resume> resume;
     };
@@ -144,7 +179,8 @@ class HookSet {
     Result<Change> patch(Views& views, std::vector<uint32_t> ids, State from, State to,
                          uint32_t flags);
     void add_patches(const Hook& hook, uint32_t flags, std::vector<kvm_views_patch>& patches) const;
-    Status retire(Views& views, Hook& hook);
+    Status retire(Views& views, uint32_t id);
+    void note_retired(uint32_t id, std::string why);
     std::string name_of_patch(std::span<const uint32_t> ids, size_t index) const;
     void let_go(std::map<uint32_t, Hook>::iterator hook);
 
@@ -156,7 +192,8 @@ class HookSet {
     std::vector<Leaver> leaving_;  ///< out of the guest's code; a vCPU may still be in its piece
     std::vector<Leaver> unlisted_; ///< out of the table; somebody may still read the entry
     std::optional<GracePeriod> grace_;
-    std::vector<uint32_t> spent_; ///< ids that events in the rings may still carry
+    std::vector<uint32_t> spent_;      ///< ids that events in the rings may still carry
+    std::vector<RetiredHook> retired_; ///< not told yet
 };
 
 } // namespace shadowmon

@@ -57,6 +57,7 @@ Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<View
     SM_TRY(session->start_reading());
     SM_TRY(session->place_hooks(options, log));
     SM_TRY(session->open_way(log));
+    SM_TRY(session->hook_modules(options, log));
     return session;
 }
 
@@ -223,16 +224,33 @@ Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog&
             return fail(planned.error());
         for (const std::string& note : planned->notes)
             log(note);
+        // Those have to wait until it is seen that a module goes.
+        wants_modules_ = planned->any_in_modules();
+        std::erase_if(planned->requests,
+                      [](const HookRequest& request) { return request.module.has_value(); });
         if (auto user_ids = hooks_->stage(planned->requests); !user_ids)
             return fail(user_ids.error());
     }
     merger_->decoder().set_symbolizer([this](Gva at) { return function_name(at); });
-    for (const HookStatus& hook : hooks_->list()) {
-        name_hook(hook);
-        log(fmt::format("hook {} ({}) in {} at {:#x}: {}", hook.id, hook.gate, hook.name,
-                        hook.address,
-                        hooks_->request(hook.id).displaced.instructions.front().text()));
-    }
+    for (const HookStatus& hook : hooks_->list())
+        introduce(hook, log);
+    return {};
+}
+
+void MonitorSession::introduce(const HookStatus& hook, const StepLog& log) {
+    name_hook(hook);
+    log(fmt::format("hook {} ({}) in {} at {:#x}: {}", hook.id, hook.gate, hook.name, hook.address,
+                    hooks_->request(hook.id).displaced.instructions.front().text()));
+}
+
+Status MonitorSession::hook_modules(const SessionOptions& options, const StepLog& log) {
+    if (!wants_modules_)
+        return {};
+    auto ids = user_hooks_->add_in_modules(options.hooks, options.hook_limit);
+    if (!ids)
+        return fail(ids.error());
+    for (uint32_t id : *ids)
+        introduce(hooks_->status(id), log);
     return {};
 }
 
@@ -294,10 +312,39 @@ Result<std::vector<kvm_views_event>> MonitorSession::take_events() {
     auto events = views_->read_events();
     if (!events)
         return fail(events.error());
-    for (const kvm_views_event& event : *events)
-        if (event.type == KVM_VIEWS_EVENT_CALL)
-            parked_.insert(event.vcpu_id);
+    for (const kvm_views_event& event : *events) {
+        if (event.type != KVM_VIEWS_EVENT_CALL)
+            continue;
+        parked_.insert(event.vcpu_id);
+        // Before anybody can let that vCPU go on.
+        if (event.arg == SM_CALL_HOLD)
+            note(user_hooks_->module_goes());
+    }
     return events;
+}
+
+void MonitorSession::note(const std::vector<std::string>& notes) {
+    if (notes.empty())
+        return;
+    notes_.insert(notes_.end(), notes.begin(), notes.end());
+    tell_hooks_changed();
+}
+
+void MonitorSession::check_modules() { note(user_hooks_->check_modules()); }
+
+MonitorSession::News MonitorSession::take_news() {
+    return {hooks_->take_retired(), std::exchange(notes_, {})};
+}
+
+Event MonitorSession::event_of(const RetiredHook& retired) {
+    Event event;
+    if (auto vcpu = views_->vcpu(cpus_.running.front().index))
+        event.tsc = vcpu->guest_tsc;
+    event.realtime_ns = merger_->decoder().clock_map().to_realtime_ns(event.tsc);
+    event.hook = retired.id;
+    std::string_view name = retired.name;
+    event.body = HookRetired{name.substr(0, Decoder::kMaxHookName), retired.why};
+    return event;
 }
 
 Status MonitorSession::resume_parked() {

@@ -65,6 +65,18 @@ class MonitorSession {
 
     /// The guest has written to the places of hooks. Returns what the user should know of it.
     std::vector<std::string> overwritten(std::span<const Gpa> places);
+
+    /// Takes the hooks out of modules that have gone, if that was not told. Now and then.
+    void check_modules();
+
+    /// What has become of hooks since the last call: those that went because of the guest, as
+    /// events whose texts live as long as `retired`, and notes for the log.
+    struct News {
+        std::vector<RetiredHook> retired;
+        std::vector<std::string> notes;
+    };
+    News take_news();
+    Event event_of(const RetiredHook& retired);
     uint64_t pause_tsc() const { return pause_tsc_; } ///< host TSC ticks of the arming pause
 
     /// What the views counted since the VM was armed; after detach(), up to then.
@@ -112,8 +124,11 @@ class MonitorSession {
     Status place_hooks(const SessionOptions& options, const StepLog& log);
     void tell_hooks_changed();
     void name_hook(const HookStatus& hook);
+    void introduce(const HookStatus& hook, const StepLog& log);
+    void note(const std::vector<std::string>& notes);
     std::string function_name(Gva at) const;
     Status open_way(const StepLog& log);
+    Status hook_modules(const SessionOptions& options, const StepLog& log);
     Status start_reading();
     sm_config guest_config(const SessionOptions& options) const;
 
@@ -125,6 +140,8 @@ class MonitorSession {
     sm_irq_offsets irq_offsets_{};
     std::optional<HookSet> hooks_;
     std::optional<UserHooks> user_hooks_;
+    bool wants_modules_ = false; ///< some of the first hooks are in modules
+    std::vector<std::string> notes_;
     EntryPlan entry_{};
     std::optional<Layout> layout_;
     Gva gate_;

@@ -68,11 +68,27 @@ size_t TraceLoop::pump() {
     events_ += n;
     for (const Error& error : session_.merger().take_errors())
         notice_(error.message());
+    tell_news();
     if (n > 0 && !output_error_)
         if (auto status = output_.flush(); !status)
             output_error_ = status.error();
     session_.tick();
     return n;
+}
+
+/// Hooks that went because of the guest.
+void TraceLoop::tell_news() {
+    auto news = session_.take_news();
+    for (const RetiredHook& retired : news.retired) {
+        Event event = session_.event_of(retired);
+        collector_.event(event);
+        output_.event(event);
+    }
+    for (const std::string& note : news.notes)
+        incident(note);
+    if (!news.retired.empty() && !output_error_)
+        if (auto status = output_.flush(); !status)
+            output_error_ = status.error();
 }
 
 void TraceLoop::answer_commands() {
@@ -163,6 +179,7 @@ TraceEnd TraceLoop::run(std::optional<milliseconds> duration) {
             next_panic_check = now + panic_interval;
             if (session_.guest_panicked())
                 return TraceEnd::panic;
+            session_.check_modules();
         }
         if (now >= next_clock_sync) {
             next_clock_sync = now + clock_interval;
@@ -249,6 +266,7 @@ Status TraceLoop::finish() {
     });
     for (const Error& error : session_.merger().take_errors())
         notice_(error.message());
+    tell_news();
     tell_conflicts();
     return first;
 }

@@ -62,6 +62,7 @@ class TraceLoop {
     void incident(const std::string& what);
     void free_stray_slots();
     void tell_conflicts();
+    void tell_news();
 
     MonitorSession& session_;
     Output& output_;

@@ -10,4 +10,5 @@ echo "$version" >"$settings/version"
 run_job hooks.job "$version" "$settings/version"
 rm -r "$settings"
 python3 -B "$here/compare_hooks.py" "$results" "$results/hooks.json" || failed=1
+python3 -B "$here/compare_modules.py" "$results" "$results/hooks.json" || failed=1
 finish

@@ -4,6 +4,7 @@
 // guest image that SM_GUEST_IMAGE names: its page tables, some of its symbols, the
 // beginning of its type information.
 #include "src/guest/kernel_info.h"
+#include "tests/fuzz/idt_input.h"
 #include "tests/fuzz/page_walk_input.h"
 #include "tests/unit/guest/image_file.h"
 #include "tests/unit/guest/synthetic.h"
@@ -204,6 +205,47 @@ void save_btf(const std::filesystem::path& folder, const std::string& blob) {
     save(folder / "btf" / "made", make_btf());
 }
 
+void save_modules(const std::filesystem::path& folder) {
+    for (uint8_t kind : {0, 1})
+        save(folder / "modules" / fmt::format("made{}", kind),
+             std::vector<std::byte>{std::byte{kind}});
+}
+
+/// Code of the input: a call or jump from one offset to another.
+void put_branch(std::vector<std::byte>& code, size_t at, uint8_t opcode, size_t to) {
+    code[at] = std::byte{opcode};
+    auto distance = static_cast<int32_t>(static_cast<int64_t>(to) - static_cast<int64_t>(at) - 5);
+    std::memcpy(&code[at + 1], &distance, sizeof(distance));
+}
+
+/// Two vectors whose handler is called between irq_enter_rcu and irq_exit_rcu, and one whose
+/// handler is within its function.
+void save_idt(const std::filesystem::path& folder) {
+    constexpr uint8_t Call = 0xe8, Jump = 0xe9, InterruptGate = 0x8e;
+    constexpr size_t Stub = 0, OtherStub = 32, Common = 64, Bracketed = 128, Inlined = 192,
+                     Enter = 256, Exit = 320, EnterRcu = 384, ExitRcu = 448, Handler = 512;
+    std::vector<std::byte> code(576, std::byte{0xcc});
+    put_branch(code, Stub, Jump, Common);
+    put_branch(code, Common, Call, Bracketed);
+    put_branch(code, OtherStub, Call, Inlined);
+    size_t at = Bracketed;
+    for (size_t to : {Enter, EnterRcu, Handler, ExitRcu}) {
+        put_branch(code, at, Call, to);
+        at += 5;
+    }
+    put_branch(code, at, Jump, Exit);
+    put_branch(code, Inlined, Call, Enter);
+    put_branch(code, Inlined + 5, Call, Handler);
+    put_branch(code, Inlined + 10, Jump, Exit);
+    IdtInput input{Bracketed, Enter, Exit, EnterRcu, ExitRcu, {}};
+    for (unsigned i = 0; i < 3; i++)
+        input.gate[i] = {static_cast<uint16_t>(i < 2 ? Stub : OtherStub), InterruptGate, 0};
+    std::vector<std::byte> bytes(sizeof(input));
+    std::memcpy(bytes.data(), &input, sizeof(input));
+    bytes.insert(bytes.end(), code.begin(), code.end());
+    save(folder / "idt" / "made", bytes);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -221,6 +263,8 @@ int main(int argc, char** argv) {
         save_made_tables(argv[1], 5);
         save_symbols(argv[1], info->symbols);
         save_btf(argv[1], guest.text("btf"));
+        save_modules(argv[1]);
+        save_idt(argv[1]);
     } catch (const std::exception& error) {
         std::fprintf(stderr, "make_seeds: %s\n", error.what());
         return 1;

@@ -95,6 +95,22 @@ TEST_F(HookNamesTest, ByCallWhereFtraceHasItsNop) {
     EXPECT_EQ(place(avoided, "marked"), Place(marked_, Gate::interrupt));
 }
 
+TEST_F(HookNamesTest, BehindTheCallOfFtraceWhileItTraces) {
+    test::MadeKernel kernel;
+    // call; push rbp; mov rbp, rsp; ret
+    Gva traced = kernel.add("traced", {0xe8, 0, 1, 0, 0, 0x55, 0x48, 0x89, 0xe5, 0xc3});
+    kernel.patched(traced, Refusal::ftrace);
+    // The same call, the function's own.
+    kernel.add("caller", {0xe8, 0, 1, 0, 0, 0x55, 0x48, 0x89, 0xe5, 0xc3});
+    auto found = find_in(kernel, {"traced"});
+    ASSERT_TRUE(found) << found.error().message();
+    EXPECT_EQ(found->places[0].displaced.address(), traced + 5);
+    EXPECT_TRUE(found->notes.empty()) << found->notes[0];
+    found = find_in(kernel, {"caller"});
+    ASSERT_TRUE(found) << found.error().message();
+    EXPECT_EQ(found->places[0].displaced.address(), traced + 16) << "it can be hooked itself";
+}
+
 TEST_F(HookNamesTest, WhatCannotBeHookedIsPassedOverAndTold) {
     auto found = find({"arguments_survive"});
     ASSERT_TRUE(found) << found.error().message();

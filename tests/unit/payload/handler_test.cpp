@@ -588,6 +588,24 @@ TEST_F(HandlerTest, LimitedHook) {
     EXPECT_EQ(m.counter(SM_COUNTER_RECORDED, 1), 1u) << "others have no limit";
 }
 
+TEST_F(HandlerTest, HoldingHookAsksTheHostAndRecordsNothing) {
+    constexpr u64 hold_rip = 0xffffffff9a100912;
+    m.add_hook(hold_rip, 12, SM_EVENT_HOOK, SM_HOOK_HOLD);
+    std::vector<u64> calls;
+    for (u64 answer : {u64{0}, u64{1}}) {
+        m.on_call_ = [&](u64 number) {
+            calls.push_back(number);
+            return answer;
+        };
+        EXPECT_EQ(hit(hold_rip), hold_rip + 0x1000000) << "whatever the answer is";
+    }
+    EXPECT_EQ(calls, (std::vector<u64>{SM_CALL_HOLD, SM_CALL_HOLD}));
+    EXPECT_EQ(m.ring().head, 0u);
+    EXPECT_EQ(m.ring().seq, 0u);
+    for (sm_counter kind : {SM_COUNTER_RECORDED, SM_COUNTER_LOST, SM_COUNTER_LIMITED})
+        EXPECT_EQ(m.counter(kind, 12), 0u);
+}
+
 TEST_F(HandlerTest, LimitAndWhatTheFastWayCannotDo) {
     constexpr u64 compat_limited_rip = 0xffffffff9a100812;
     m.add_hook(compat_limited_rip, 9, SM_EVENT_SYSCALL_ENTER, SM_HOOK_LIMITED | SM_HOOK_COMPAT);

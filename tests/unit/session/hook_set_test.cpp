@@ -259,6 +259,104 @@ TEST_F(HookSetTest, WhatTheGuestOverwritesIsRetired) {
     leave();
 }
 
+GuestModule module_named(const std::string& name) {
+    GuestModule module;
+    module.name = name;
+    return module;
+}
+
+TEST_F(HookSetTest, AModuleThatGoesTakesItsHooksAlong) {
+    const std::vector<std::byte> before = guest_;
+    std::vector<HookRequest> requests = {request(1), request(2), request(3), request(4)};
+    for (size_t i : {0, 1, 2})
+        requests[i].module = module_named("brd");
+    auto ids = hooks_->add(views_, requests);
+    ASSERT_TRUE(ids) << ids.error().message();
+    EXPECT_EQ(hooks_->in_modules(), std::vector(ids->begin(), ids->begin() + 3));
+    ASSERT_TRUE(hooks_->disable(views_, std::vector{(*ids)[1]}));
+    // The third has been overwritten before.
+    take_back(9);
+    EXPECT_EQ(*hooks_->overwritten(views_, text_gpa + 9), (*ids)[2]);
+    ASSERT_EQ(hooks_->take_retired().size(), 1u);
+
+    inside_ = true; // a vCPU waits with the module
+    auto gone = hooks_->let_modules_go(views_, hooks_->in_modules(), "module brd was unloaded");
+    ASSERT_TRUE(gone) << gone.error().message();
+    EXPECT_EQ(gone->pause_tsc, 100u) << "one batch";
+    EXPECT_TRUE(std::equal(before.begin(), before.begin() + 12, guest_.begin()));
+    EXPECT_TRUE(hooked(4)) << "not of the module";
+    EXPECT_TRUE(hooks_->in_modules().empty());
+    auto retired = hooks_->take_retired();
+    ASSERT_EQ(retired.size(), 2u) << "each once";
+    EXPECT_EQ(retired[0].id, (*ids)[0]);
+    EXPECT_EQ(retired[0].name, "hook1");
+    EXPECT_EQ(retired[1].why, "module brd was unloaded");
+    EXPECT_TRUE(hooks_->take_retired().empty());
+    EXPECT_EQ(hooks_->status((*ids)[0]).state, "retired");
+    EXPECT_EQ(hooks_->status((*ids)[1]).note, "module brd was unloaded");
+    EXPECT_EQ(hooks_->status((*ids)[2]).note, "the guest has changed its code there");
+    ASSERT_TRUE(hooks_->enable(views_, *ids));
+    EXPECT_FALSE(hooked(2)) << "its place is nobody's";
+
+    // Another module comes to where it was: as soon as nobody is on the way through the old hook.
+    EXPECT_FALSE(hooks_->covers(text + 3, 1));
+    EXPECT_FALSE(hooks_->add(views_, {&requests[0], 1}));
+    inside_ = false;
+    leave();
+    auto anew = hooks_->add(views_, {&requests[0], 1});
+    ASSERT_TRUE(anew) << anew.error().message();
+    EXPECT_TRUE(hooked(1));
+    EXPECT_NE(anew->front(), (*ids)[0]) << "the old one is still listed";
+    EXPECT_EQ(hooks_->list().size(), 5u);
+    const size_t room = hooks_->room();
+    ASSERT_TRUE(hooks_->remove(views_, *ids));
+    leave();
+    EXPECT_EQ(hooks_->room(), room + 4);
+    EXPECT_TRUE(hooked(1));
+    EXPECT_EQ(hooks_->list().size(), 1u);
+}
+
+TEST_F(HookSetTest, TheMonitorsOwnHooksAreNobodysAffair) {
+    HookRequest own = request(1);
+    own.internal = true;
+    auto id = hooks_->add(views_, {&own, 1});
+    ASSERT_TRUE(id);
+    uint32_t other = add(2);
+    EXPECT_TRUE(hooks_->is_on(id->front()));
+    EXPECT_EQ(hooks_->list().size(), 1u);
+    EXPECT_EQ(*hooks_->select({"*"}), std::vector{other});
+    EXPECT_FALSE(hooks_->select({std::to_string(id->front())}));
+    EXPECT_EQ(hooks_->active(), (std::vector{other, id->front()})) << "it goes last";
+    take_back(3);
+    EXPECT_EQ(*hooks_->overwritten(views_, text_gpa + 3), id->front());
+    EXPECT_FALSE(hooks_->is_on(id->front()));
+    EXPECT_TRUE(hooks_->take_retired().empty());
+}
+
+/// Of a module the next page is anywhere.
+TEST_F(HookSetTest, PagesOfAModuleLieAnywhere) {
+    constexpr size_t at = text_size - 1, elsewhere = 3 * text_size;
+    guest_.resize(4 * text_size);
+    HookRequest one = request(0);
+    std::copy(std::begin(instruction), std::begin(instruction) + 1, guest_.begin() + at);
+    std::copy(std::begin(instruction) + 1, std::end(instruction), guest_.begin() + elsewhere);
+    const std::vector<std::byte> before = guest_;
+    one.displaced.instructions = {*Instruction::decode(text + at, instruction)};
+    one.gpa = text_gpa + at;
+    one.next_page = text_gpa + elsewhere;
+    one.module = module_named("brd");
+    auto ids = hooks_->add(views_, {&one, 1});
+    ASSERT_TRUE(ids) << ids.error().message();
+    EXPECT_EQ(guest_[at], hook_bytes[0]);
+    EXPECT_EQ(guest_[elsewhere], hook_bytes[1]);
+    EXPECT_EQ(guest_[text_size], before[text_size]) << "behind it is something else";
+    EXPECT_FALSE(*hooks_->overwritten(views_, text_gpa + text_size));
+    take_back(elsewhere);
+    EXPECT_EQ(*hooks_->overwritten(views_, text_gpa + elsewhere + 1), ids->front());
+    EXPECT_EQ(guest_, before);
+    EXPECT_TRUE(undo_.empty());
+}
+
 TEST_F(HookSetTest, OnTwoPagesTheGuestMayWriteToEither) {
     constexpr size_t at = text_size - 1;
     guest_.resize(text_size + 2);

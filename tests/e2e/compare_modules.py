@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""usage: compare_modules.py FOLDER EVENTS
+
+Holds the hits of hooks in the module brd, as shadowmon wrote them (EVENTS, JSON lines), against what
+the guest's own function tracer recorded meanwhile (FOLDER/module-N-functions and -stats), for each
+time that the module was loaded: N is 1, then 2. The hooks go with an event when the module does;
+what comes behind the first of these events is of the next time. Prints `ok NAME` and `not ok NAME`
+lines; status 1 if one is not ok.
+
+Compared is every call of the functions that move data, by thread and in its order; nothing else
+uses the module, and the hooks and the tracer are there before it is used and until it is not any
+more. A function that returns is hooked where it returns as well.
+"""
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+
+SHOWN = 10
+UNLOADED = "module brd was unloaded"
+INSERT = "brd_insert_page"  # the compiler may have split it: it returns by itself, to its caller
+LINE = re.compile(r"^\s*.+-(?P<tid>\d+)\s+\[\d+\]\s+\S+\s+(?P<tsc>\d+): (?P<function>[\w.]+)(?: \[brd\])? <-")
+
+
+def moves_data(function):
+    return function in ("brd_submit_bio", "brd_rw_page", "brd_do_bvec") or function.startswith(INSERT)
+
+
+def read_truth(folder, number):
+    calls = defaultdict(list)
+    with open(f"{folder}/module-{number}-functions") as trace:
+        for line in trace:
+            if line.startswith("#") or not line.strip():
+                continue
+            match = LINE.match(line)
+            if not match:
+                raise ValueError(f"no line of the function tracer: {line!r}")
+            if moves_data(match["function"]):
+                calls[int(match["tid"])].append((int(match["tsc"]), match["function"]))
+    with open(f"{folder}/module-{number}-functions-stats") as stats:
+        for line in stats:
+            key, _, value = line.partition(":")
+            if key in ("overrun", "commit overrun", "dropped events") and int(value) != 0:
+                raise ValueError(f"the guest's own record has lost events: {line.strip()}")
+    return {tid: [function for _, function in sorted(some)] for tid, some in calls.items()}
+
+
+class Time:
+    """What the hooks saw of the module from one loading to the next."""
+
+    def __init__(self):
+        self.hits = defaultdict(list)
+        self.returns = Counter()
+        self.gone = Counter()  # hooks that went with it
+
+    def add(self, tid, tsc, name):
+        if name.endswith("%return"):
+            self.returns[name.removesuffix("%return")] += 1
+        elif moves_data(name):
+            self.hits[tid].append((tsc, name))
+
+    def calls(self):
+        return {tid: [name for _, name in sorted(hits)] for tid, hits in self.hits.items()}
+
+
+def read_hits(path):
+    times = [Time()]
+    with open(path) as lines:
+        for line in lines:
+            event = json.loads(line)
+            if not event.get("hook", "").startswith("brd:"):
+                continue
+            if event["kind"] == "hook_retired":
+                if event["reason"] == UNLOADED:
+                    times[-1].gone[event["hook"]] += 1
+            elif event["kind"] == "hook":
+                if times[-1].gone:
+                    times.append(Time())
+                times[-1].add(event["tid"], int(event["tsc"]), event["hook"].removeprefix("brd:"))
+    return [time for time in times if time.gone]
+
+
+def differences(what, ours, theirs):
+    for i, (a, b) in enumerate(zip(ours, theirs)):
+        if a != b:
+            yield f"{what}: number {i} is {a}, guest: {b}"
+            return
+    if len(ours) != len(theirs):
+        yield f"{what}: {len(ours)}, guest: {len(theirs)}"
+
+
+def main(argv):
+    if len(argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        truth = [read_truth(argv[1], number) for number in (1, 2)]
+        times = read_hits(argv[2])
+    except (OSError, ValueError, KeyError) as error:
+        print(f"not ok module_records_readable\n    {error}")
+        return 1
+
+    good = True
+
+    def report(name, problems):
+        nonlocal good
+        problems = list(problems)
+        good &= not problems
+        print("not ok" if problems else "ok", name)
+        for problem in problems[:SHOWN]:
+            print(f"    {problem}")
+
+    report("module_unloads_told", [] if len(times) == 2 else [f"{len(times)} of 2"])
+    for number, (theirs, time) in enumerate(zip(truth, times), 1):
+        ours = time.calls()
+        total = sum(len(calls) for calls in theirs.values())
+        report(f"module_{number}_calls_seen", [] if total >= 10 else [f"only {total}"])
+        report(f"module_{number}_hits_equal", (
+            d for tid in sorted(set(theirs) | set(ours))
+            for d in differences(f"thread {tid}", ours.get(tid, []), theirs.get(tid, []))))
+        called = Counter(name for calls in ours.values() for name in calls if name.startswith(INSERT))
+        report(f"module_{number}_returns_equal", [] if called and called == time.returns else
+               [f"called: {dict(called)}, returned: {dict(time.returns)}"])
+        report(f"module_{number}_hooks_retired", (
+            f"{hook} did not go with the module" for hook in ["brd:brd_submit_bio"] +
+            [f"brd:{name}%return" for name in called] if not time.gone[hook]))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
