@@ -96,7 +96,7 @@ build_initrd() {
 }
 
 inputs=$(cat "$0" "$here"/{init,agent.c,guestctl.c,workload.sh,start-guest,module.sh} \
-	"$root"/guest/* "$root"/abi/{guest_offer.h,layout.h} \
+	"$root"/guest/{Kbuild,shadowmon_guest.c} "$root"/abi/{guest_offer.h,layout.h} \
 	"$root"/tests/e2e/{deterministic.c,compat32.c,window.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
 made=$cache/made-$inputs
 if [ ! -e "$made/complete" ]; then

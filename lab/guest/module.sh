@@ -10,6 +10,8 @@ here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
 headers=${1/#linux-image-/linux-headers-}
 version=$2
+module_sources=("$root"/guest/{Kbuild,shadowmon_guest.c})
+abi_sources=("$root"/abi/{guest_offer.h,layout.h})
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/guest
 mkdir -p "$cache"
 
@@ -38,7 +40,9 @@ fetch_headers() {
 
 build_module() {
 	local dir=$1
-	cp -r "$root/guest" "$root/abi" "$dir/"
+	mkdir "$dir/guest" "$dir/abi"
+	cp "${module_sources[@]}" "$dir/guest/"
+	cp "${abi_sources[@]}" "$dir/abi/"
 	# BTF of a module needs the kernel's own, which not all headers have.
 	make -s -C "$tree/usr/src/$headers" M="$dir/guest" CONFIG_DEBUG_INFO_BTF_MODULES= modules >&2
 	objcopy --strip-debug "$dir/guest/shadowmon_guest.ko" "$dir/shadowmon_guest.ko"
@@ -62,7 +66,7 @@ tree=$cache/${headers}_$version
 [ -d "$tree" ] || echo "guest: fetching $headers $version" >&2
 made "$tree" fetch_headers
 key=$({
-	cat "$0" "$root"/guest/* "$root"/abi/{guest_offer.h,layout.h}
+	cat "$0" "${module_sources[@]}" "${abi_sources[@]}"
 	gcc-12 --version
 } | sha256sum | cut -c 1-16)
 module=$cache/module-$key-${headers}_$version
