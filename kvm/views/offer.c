@@ -12,7 +12,7 @@
 
 /* Made by the VM's first offer, kept until the VM is gone. */
 struct kvm_views_kept_offer {
-	spinlock_t lock;			/* what follows */
+	spinlock_t lock;		/* the next one */
 	struct kvm_views_offer offer;	/* version 0: there is none */
 };
 
