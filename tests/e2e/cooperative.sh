@@ -45,8 +45,22 @@ cooperates_while_watched() {
 	check entry_is_still_the_monitors entry_is_present
 }
 
+# The owner of the guest forces the module out, and the monitor dies: both leave what is right.
+cooperates_to_the_worst() {
+	trace worst_case --place guest --output /dev/null || give_up worst_case_attach
+	check module_is_forced_out guest 'rmmod -f shadowmon_guest'
+	check entry_is_the_monitors_without_the_module entry_is_present
+	check module_loads_not_while_watched guest_refuses "insmod $module 2>&1"
+	check guest_well_without_its_module guest_is_well
+	kill -KILL "$monitor"
+	monitor_ends
+	check reservation_is_back_after_a_death wait_until 100 entry_is_reserved
+	check module_loads_over_its_reservation guest "insmod $module"
+}
+
 after_cooperation() {
 	check reservation_is_back entry_is_reserved
+	cooperates_to_the_worst
 	check module_withdraws_after_detach guest "echo 0 >$offered && rmmod shadowmon_guest"
 	check entry_is_empty_at_the_end entry_is_empty
 	check guest_well_without_the_module guest_is_well
