@@ -23,7 +23,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define KVM_VIEWS_API_VERSION 3
+#define KVM_VIEWS_API_VERSION 4
 
 #define KVM_VIEWS_MAIN 0   /* EPTP list index of the view the guest runs in */
 #define KVM_VIEWS_SHADOW 1 /* EPTP list index of the monitor's view */
@@ -305,6 +305,22 @@ struct kvm_views_event {
     __u64 tsc;      /* guest TSC */
 };
 
+/*
+ * What a module in the guest has offered with the hypercall of abi/guest_offer.h: the
+ * guest-virtual range [gva, gva + size) and where the page-table entry that leads to it
+ * is. KVM has only seen that these are numbers that can be: it is the guest's word, and
+ * may be another one at the next call. While the vCPUs are armed it does not change but
+ * by a reset.
+ */
+struct kvm_views_offer {
+    __u32 version; /* SM_OFFER_VERSION; 0: there is no offer, all else is 0 */
+    __u32 pad;
+    __u64 gva;
+    __u64 size;
+    __u64 entry_gpa;
+    __u64 reserved[4];
+};
+
 #define KVM_VIEWS_IO 0xAE
 
 #define KVM_VIEWS_PROBE _IOR(KVM_VIEWS_IO, 0xf0, struct kvm_views_probe)
@@ -337,5 +353,7 @@ struct kvm_views_event {
  * than about a second. EINTR: a signal came.
  */
 #define KVM_VIEWS_QUIESCE _IO(KVM_VIEWS_IO, 0xfd)
+
+#define KVM_VIEWS_GET_OFFER _IOR(KVM_VIEWS_IO, 0xfe, struct kvm_views_offer)
 
 #endif

@@ -69,6 +69,9 @@ Result<SessionOptions> session_options(const TraceArguments& arguments) {
     if (arguments.duration > 0 && arguments.until_exit)
         return fail(bad_usage("--duration and --until-exit exclude each other"));
     options.call_gate = arguments.gate == "auto";
+    options.placement = arguments.place == "host"    ? Placement::host
+                        : arguments.place == "guest" ? Placement::guest
+                                                     : Placement::automatic;
     options.ring_size = static_cast<uint32_t>(arguments.ring_size);
     options.full_mode = arguments.on_full == "block" ? SM_FULL_BLOCK : SM_FULL_DROP;
     return options;
@@ -156,6 +159,14 @@ CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
         ->check(CLI::IsMember({"auto", "int20"}))
         ->capture_default_str()
         ->type_name("GATE");
+    command
+        ->add_option("--place", arguments.place,
+                     "Where the monitor's addresses in the guest come from: host (found free by "
+                     "the host), guest (reserved and offered by the module shadowmon_guest in the "
+                     "guest), or auto")
+        ->check(CLI::IsMember({"auto", "host", "guest"}))
+        ->capture_default_str()
+        ->type_name("WHO");
     command
         ->add_option("--control", arguments.control,
                      "Socket on which `shadowmon hooks` finds this trace")

@@ -15,6 +15,7 @@ struct TraceArguments {
     std::vector<std::string> hooks;
     uint64_t hook_limit = 0; ///< events per second, 0: none
     std::string gate = "auto";
+    std::string place = "auto";
     std::string control; ///< path of the socket for `shadowmon hooks`; empty: the VM's own
     bool no_control = false;
     std::string format = "text";

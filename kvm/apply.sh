@@ -42,4 +42,6 @@ done
 for file in "$here"/vmx/*.[ch]; do
     copy "$file" "$tree/arch/x86/kvm/vmx/$(basename "$file")"
 done
-copy "$here/../abi/kvm_views.h" "$tree/arch/x86/kvm/views/kvm_views.h"
+for file in kvm_views.h guest_offer.h; do
+    copy "$here/../abi/$file" "$tree/arch/x86/kvm/views/$file"
+done

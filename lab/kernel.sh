@@ -111,5 +111,5 @@ tree_key=$(key "${fragments[@]}" -- "$version" "$(gcc -dumpfullversion)" unpack-
 tree=$(cached kernel-tree "$flavour-$tree_key" "unpacking $package ($flavour)" prepare_tree)
 [ -z "$print_tree" ] || { echo "$tree" && exit 0; }
 mkdir -p "$cache/kernel"
-cached kernel "$flavour-$(key "$repo/kvm" "$repo/abi/kvm_views.h" -- "$tree_key" image-1)" \
+cached kernel "$flavour-$(key "$repo/kvm" "$repo/abi/kvm_views.h" "$repo/abi/guest_offer.h" -- "$tree_key" image-1)" \
     "building level 1's kernel ($flavour)" build "$tree"

@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Holds the folders to their dependencies: abi <- {kvm, payload, src}, src <- cli; within
+# Holds the folders to their dependencies: abi <- {kvm, guest, payload, src}, src <- cli; within
 # src/ the order of the table below. Prints each include that breaks it; exit 1 if any.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A allowed=(
     [abi]="abi"
+    [guest]="abi"
     [payload]="abi payload"
     [src/base]="src/base"
     [src/guest]="abi src/base src/guest"
@@ -34,6 +35,6 @@ for folder in "${!allowed[@]}"; do
             printf '%s:%s: %s may not include %s\n' "$file" "$line" "$folder" "$path"
             bad=1
         fi
-    done < <(grep -rnE '^#include "' "$folder" --include='*.h' --include='*.cpp' --include='*.S' || true)
+    done < <(grep -rnE '^#include "' "$folder" --include='*.h' --include='*.cpp' --include='*.c' --include='*.S' || true)
 done
 exit $bad

@@ -37,6 +37,7 @@ static long views_query(struct kvm_views *views, unsigned int ioctl, void __user
 		struct kvm_views_mem mem;
 		struct kvm_views_vcpu vcpu;
 		struct kvm_views_stats stats;
+		struct kvm_views_offer offer;
 	} u = { };
 	size_t size = _IOC_SIZE(ioctl);
 	long r = 0;
@@ -59,6 +60,9 @@ static long views_query(struct kvm_views *views, unsigned int ioctl, void __user
 		break;
 	case KVM_VIEWS_GET_STATS:
 		views_get_stats(views, &u.stats);
+		break;
+	case KVM_VIEWS_GET_OFFER:
+		kvm_views_get_offer(views->kvm, &u.offer);
 		break;
 	}
 
@@ -108,6 +112,7 @@ static long views_ioctl(struct file *file, unsigned int ioctl, unsigned long arg
 	case KVM_VIEWS_READ_MEM:
 	case KVM_VIEWS_GET_VCPU:
 	case KVM_VIEWS_GET_STATS:
+	case KVM_VIEWS_GET_OFFER:
 		r = views_query(views, ioctl, argp);
 		break;
 	case KVM_VIEWS_SET_REGION:

@@ -242,6 +242,10 @@ void kvm_views_get_info(struct kvm_views *views, struct kvm_views_info *info);
 struct page *kvm_views_pin(struct kvm *kvm, gpa_t gpa);
 void kvm_views_unpin(struct page *page);
 
+/* offer.c */
+void kvm_views_get_offer(struct kvm *kvm, struct kvm_views_offer *arg);
+void kvm_views_free_offer(struct kvm *kvm);
+
 /* vcpu.c */
 void kvm_views_expel(struct kvm_vcpu *vcpu, unsigned int access, gpa_t gpa, gva_t gva);
 int kvm_views_resume_vcpu(struct kvm_views *views, struct kvm_views_resume *arg);

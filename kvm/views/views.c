@@ -345,6 +345,7 @@ void kvm_views_destroy_vm(struct kvm *kvm)
 {
 	struct kvm_views *views = kvm->arch.views;
 
+	kvm_views_free_offer(kvm);
 	if (!views)
 		return;
 

@@ -8,6 +8,7 @@
 #define __KVM_X86_VIEWS_H
 
 #include <linux/kvm_host.h>
+#include "guest_offer.h"
 #include "kvm_views.h"
 
 struct x86_exception;
@@ -110,6 +111,10 @@ int __kvm_views_fetch(struct kvm_vcpu *vcpu, gfn_t gfn, void *val, int offset,
 		      int len);
 bool __kvm_views_emulation_failed(struct kvm_vcpu *vcpu);
 
+unsigned long __kvm_views_hypercall(struct kvm_vcpu *vcpu, unsigned long operation,
+				    gva_t gva, unsigned long size, gpa_t entry);
+void kvm_views_forget_offer(struct kvm_vcpu *vcpu);
+
 /* For KVM_VIEWS_GET_VCPU: called wherever a vCPU passes between two entries. */
 static inline void kvm_views_take_snapshot(struct kvm_vcpu *vcpu)
 {
@@ -129,6 +134,7 @@ static inline bool kvm_views_hold_events(struct kvm_vcpu *vcpu)
 
 static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init)
 {
+	kvm_views_forget_offer(vcpu);
 	if (kvm_views_on(vcpu))
 		__kvm_views_reset_vcpu(vcpu, init);
 }
@@ -137,8 +143,17 @@ static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init)
 static inline void kvm_views_set_sregs(struct kvm_vcpu *vcpu,
 				       struct kvm_sregs *sregs)
 {
-	if (kvm_views_on(vcpu) && !(sregs->cr0 & X86_CR0_PE))
-		__kvm_views_reset_vcpu(vcpu, false);
+	if (!(sregs->cr0 & X86_CR0_PE))
+		kvm_views_reset_vcpu(vcpu, false);
+}
+
+/* A hypercall of ring 0 that KVM itself does not know. */
+static inline unsigned long kvm_views_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
+						unsigned long operation, gva_t gva,
+						unsigned long size, gpa_t entry)
+{
+	return nr == SM_HYPERCALL ?
+	       __kvm_views_hypercall(vcpu, operation, gva, size, entry) : -KVM_ENOSYS;
 }
 
 /*
@@ -219,6 +234,13 @@ static inline bool kvm_views_hold_events(struct kvm_vcpu *vcpu) { return false; 
 static inline void kvm_views_reset_vcpu(struct kvm_vcpu *vcpu, bool init) { }
 static inline void kvm_views_set_sregs(struct kvm_vcpu *vcpu,
 				       struct kvm_sregs *sregs) { }
+
+static inline unsigned long kvm_views_hypercall(struct kvm_vcpu *vcpu, unsigned long nr,
+						unsigned long operation, gva_t gva,
+						unsigned long size, gpa_t entry)
+{
+	return -KVM_ENOSYS;
+}
 
 static inline bool kvm_views_emulate(struct kvm_vcpu *vcpu, gva_t gva, gpa_t gpa,
 				     void *val, unsigned int bytes, bool write,

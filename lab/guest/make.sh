@@ -4,7 +4,8 @@
 #
 # Makes a watched guest and prints the folder it is in (progress goes to stderr):
 #   vmlinuz, release    Debian's stock cloud kernel, unmodified
-#   initrd              busybox, the agent, the workload, the tests' programs and modules
+#   initrd              busybox, the agent, the workload, the tests' programs and modules, and the
+#                       module of the cooperative mode, for whoever loads it
 #   guestctl            for level 1: drives the guest
 #   start-guest         for level 1: starts it
 # The kernel comes with `apt-get download` and is unpacked, never installed. Every piece is
@@ -83,7 +84,7 @@ module_of() {
 }
 
 build_initrd() {
-	local kernel=$1 programs=$2 initrd=$3 tree n=0 module
+	local kernel=$1 programs=$2 initrd=$3 cooperative=$4 tree n=0 module
 	tree=$(mktemp -d "$cache/tree.XXXXXX")
 	mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,modules,test-modules,etc}
 	install -m 755 /bin/busybox "$programs"/{agent,deterministic,compat32,window} "$tree/bin/"
@@ -91,6 +92,7 @@ build_initrd() {
 	install -m 755 "$here/init" "$tree/init"
 	install -m 755 "$here/workload.sh" "$tree/bin/workload"
 	install -m 755 "$root/tests/e2e/truth.sh" "$tree/bin/truth"
+	install -D -m 644 "$cooperative" "$tree/lib/modules/shadowmon_guest.ko"
 	echo 'root::0:0::/:/bin/sh' >"$tree/etc/passwd"
 	for module in $channel_modules; do
 		module_of "$kernel" "$module" "$tree/modules/$n-${module##*/}.ko"
@@ -103,7 +105,8 @@ build_initrd() {
 	rm -r "$tree"
 }
 
-inputs=$(cat "$0" "$here"/{init,agent.c,guestctl.c,workload.sh,start-guest} \
+inputs=$(cat "$0" "$here"/{init,agent.c,guestctl.c,workload.sh,start-guest,module.sh} \
+	"$root"/guest/{Kbuild,shadowmon_guest.c} "$root"/abi/{guest_offer.h,layout.h} \
 	"$root"/tests/e2e/{deterministic.c,compat32.c,window.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
 made=$cache/made-$inputs
 if [ ! -e "$made/complete" ]; then
@@ -115,10 +118,12 @@ fi
 kernel=$(fetch_kernel "$version")
 image=$made/$(basename "$kernel")
 if [ ! -e "$image/complete" ]; then
+	module=$(basename "$kernel")
+	module=$("$here/module.sh" "${module%%_*}" "${module#*_}")
 	mkdir -p "$image"
 	cp "$kernel"/boot/vmlinuz-* "$image/vmlinuz"
 	basename "$kernel"/boot/vmlinuz-* | sed 's/^vmlinuz-//' >"$image/release"
-	build_initrd "$kernel" "$made/programs" "$image/initrd"
+	build_initrd "$kernel" "$made/programs" "$image/initrd" "$module"
 	install -m 755 "$made/programs/guestctl" "$here/start-guest" "$image/"
 	touch "$image/complete"
 fi

@@ -18,6 +18,8 @@ constexpr size_t KeptTables = 16;
 
 unsigned shift_of(unsigned level) { return 12 + 9 * (level - 1); }
 
+unsigned index_of(Gva gva, unsigned level) { return (gva.value >> shift_of(level)) & 511; }
+
 const char* name_of(unsigned level) {
     static const char* const names[] = {"PTE", "PMD", "PUD", "P4D", "PGD"};
     return names[level - 1];
@@ -80,39 +82,71 @@ Result<const PageTables::Table*> PageTables::table(Gpa gpa) const {
     return &oldest->entries;
 }
 
+Status PageTables::check_canonical(Gva gva) const {
+    if (canonical(gva))
+        return {};
+    return fail(
+        Error(fmt::format("page walk: {:#x} is not canonical with {} levels", gva.value, levels_),
+              EINVAL));
+}
+
+Result<uint64_t> PageTables::present_entry(Gva gva, Gpa at, unsigned level) const {
+    unsigned index = index_of(gva, level);
+    auto table = this->table(at);
+    if (!table)
+        return fail(Error(fmt::format("page walk of {:#x}: {} table at {:#x}: {}", gva.value,
+                                      name_of(level), at.value, table.error().message()),
+                          EFAULT));
+    uint64_t entry = (**table)[index];
+    auto error = [&](const char* what, int code) {
+        return fail(
+            Error(fmt::format("page walk of {:#x}: {} entry {} at {:#x} is {} ({:#x})", gva.value,
+                              name_of(level), index, at.value + 8 * index, what, entry),
+                  code));
+    };
+    if (!(entry & Present))
+        return error("not present", ENOENT);
+    if (malformed(entry, level))
+        return error("malformed", EINVAL);
+    return entry;
+}
+
 Result<Translation> PageTables::walk(Gva gva) const {
-    if (!canonical(gva))
-        return fail(Error(
-            fmt::format("page walk: {:#x} is not canonical with {} levels", gva.value, levels_),
-            EINVAL));
+    SM_TRY(check_canonical(gva));
     PageRights rights{true, true, true};
     Gpa at = root_;
     for (unsigned level = levels_;; --level) {
-        unsigned index = (gva.value >> shift_of(level)) & 511;
-        auto table = this->table(at);
-        if (!table)
-            return fail(Error(fmt::format("page walk of {:#x}: {} table at {:#x}: {}", gva.value,
-                                          name_of(level), at.value, table.error().message()),
-                              EFAULT));
-        uint64_t entry = (**table)[index];
-        auto error = [&](const char* what, int code) {
-            return fail(Error(fmt::format("page walk of {:#x}: {} entry {} at {:#x} is {} ({:#x})",
-                                          gva.value, name_of(level), index, at.value + 8 * index,
-                                          what, entry),
-                              code));
-        };
-        if (!(entry & Present))
-            return error("not present", ENOENT);
-        if (malformed(entry, level))
-            return error("malformed", EINVAL);
-        rights = combine(rights, entry);
-        if (is_leaf(entry, level)) {
+        auto entry = present_entry(gva, at, level);
+        if (!entry)
+            return fail(entry.error());
+        rights = combine(rights, *entry);
+        if (is_leaf(*entry, level)) {
             uint64_t size = uint64_t{1} << shift_of(level);
-            return Translation{leaf_address(entry, level) + (gva.value & (size - 1)), size, level,
+            return Translation{leaf_address(*entry, level) + (gva.value & (size - 1)), size, level,
                                rights};
         }
-        at = Gpa(entry & AddressMask);
+        at = Gpa(*entry & AddressMask);
     }
+}
+
+Result<Gpa> PageTables::entry_of(Gva gva, unsigned level) const {
+    SM_TRY(check_canonical(gva));
+    if (level < 1 || level > levels_)
+        return fail(Error(fmt::format("page walk of {:#x}: there is no level {} of {}", gva.value,
+                                      level, levels_),
+                          EINVAL));
+    Gpa at = root_;
+    for (unsigned above = levels_; above > level; --above) {
+        auto entry = present_entry(gva, at, above);
+        if (!entry)
+            return fail(entry.error());
+        if (is_leaf(*entry, above))
+            return fail(Error(fmt::format("page walk of {:#x}: a large page of level {} is there",
+                                          gva.value, above),
+                              EINVAL));
+        at = Gpa(*entry & AddressMask);
+    }
+    return at + uint64_t{8} * index_of(gva, level);
 }
 
 /// State of one for_each_mapped: what is left of the budget, and the run that is

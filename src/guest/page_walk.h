@@ -63,6 +63,10 @@ class PageTables {
     /// outside RAM.
     Result<Translation> walk(Gva gva) const;
 
+    /// Where the entry of this level (1 to levels()) is that a walk of the address comes to,
+    /// whatever it holds. Error codes as above, EINVAL when a large page ends the walk before.
+    Result<Gpa> entry_of(Gva gva, unsigned level) const;
+
     /// Calls `visit` for the mapped runs in [start, start + size) in ascending order,
     /// merged as far as they are contiguous in both address spaces and equal in
     /// rights. What is behind a malformed entry or a table outside RAM counts as not
@@ -93,7 +97,10 @@ class PageTables {
     };
     struct Scan;
 
+    Status check_canonical(Gva gva) const;
     Result<const Table*> table(Gpa gpa) const;
+    /// The entry for the address in the table at `table`: present and well formed.
+    Result<uint64_t> present_entry(Gva gva, Gpa table, unsigned level) const;
     Status scan_table(Scan& scan, Gpa table, unsigned level, uint64_t base,
                       PageRights rights) const;
 

@@ -24,17 +24,13 @@ template <typename T> std::span<const std::byte> bytes_of(const T& value) {
 } // namespace
 
 Result<EntryPlan> plan_entry(const KernelInfo& kernel, const GuestCpus& cpus,
-                             const PhysicalMemory& memory) {
+                             const PhysicalMemory& memory, Placement placement,
+                             const kvm_views_offer& offer) {
     EntryPlan plan{};
-    plan.pud = kernel.level3_kernel_gpa + pud_index * sizeof(uint64_t);
-    auto pud = read_value<uint64_t>(memory, plan.pud);
+    auto pud = choose_entry(kernel, memory, placement, offer);
     if (!pud)
-        return fail(pud.error().in("read the kernel's page table"));
-    if (*pud != 0)
-        return failf(
-            "the kernel's page-table entry for {:#x} is in use ({:#x}): another monitor is "
-            "attached, or one left it behind",
-            SM_COMPARTMENT_GVA, *pud);
+        return fail(pud.error());
+    plan.pud = *pud;
 
     // Linux has one IDT for all CPUs. A vCPU with another one would miss the gate.
     PageTables tables = kernel.image.tables(memory);
@@ -72,10 +68,9 @@ Result<EntryPlan> plan_entry(const KernelInfo& kernel, const GuestCpus& cpus,
 }
 
 std::vector<kvm_views_patch> EntryPlan::patches(Gpa region_gpa, Gva gate) const {
-    const uint64_t empty = 0;
     const uint64_t pud_value = pud_entry(region_gpa);
     const IdtEntry idt_value = IdtEntry::interrupt_gate(gate, selector);
-    return {make_patch(pud, bytes_of(empty), bytes_of(pud_value), 0),
+    return {make_patch(pud.gpa, bytes_of(pud.value), bytes_of(pud_value), 0),
             make_patch(idt_entry, bytes_of(old_entry), bytes_of(idt_value), 0)};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "src/compartment/compartment.h"
+#include "src/session/guest_offer.h"
 #include "src/session/guest_survey.h"
 
 #include <vector>
@@ -11,8 +12,8 @@ namespace shadowmon {
 /// How the guest gets into the compartment: the page-table entry that leads there and
 /// the interrupt gate of vector 20, with what is there now.
 struct EntryPlan {
-    Gpa pud;       ///< of the entry in level3_kernel_pgt; it is 0 now
-    Gpa idt_entry; ///< of vector 20
+    TableEntry pud; ///< of level3_kernel_pgt
+    Gpa idt_entry;  ///< of vector 20
     IdtEntry old_entry;
     uint16_t selector; ///< of the kernel's code segment
     Gva chain_handler; ///< the guest's own handler of vector 20, 0 if none
@@ -22,8 +23,9 @@ struct EntryPlan {
 };
 
 /// Looks at both places. Refuses when they are in use in a way that cannot be shared:
-/// another monitor's, or a leftover of one.
+/// another monitor's, or a leftover of one. `offer` is not looked at with Placement::host.
 Result<EntryPlan> plan_entry(const KernelInfo& kernel, const GuestCpus& cpus,
-                             const PhysicalMemory& memory);
+                             const PhysicalMemory& memory, Placement placement,
+                             const kvm_views_offer& offer);
 
 } // namespace shadowmon

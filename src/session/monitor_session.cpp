@@ -72,10 +72,21 @@ Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLo
                     kernel_->image.start.value, kernel_->symbols.size(), kernel_->symbols.source(),
                     kernel_->image.levels));
 
-    auto entry = plan_entry(*kernel_, cpus_, memory_);
+    kvm_views_offer offer{};
+    if (options.placement != Placement::host) {
+        auto offered = views_->offer();
+        if (!offered)
+            return fail(offered.error());
+        offer = *offered;
+    }
+    auto entry = plan_entry(*kernel_, cpus_, memory_, options.placement, offer);
     if (!entry)
         return fail(entry.error());
     entry_ = *entry;
+    log(fmt::format("{:#x}: {}", SM_COMPARTMENT_GVA,
+                    entry_.pud.offered      ? "reserved and offered by the guest"
+                    : entry_.pud.value != 0 ? "reserved by the guest, without a valid offer"
+                                            : "free in the guest's page tables"));
     auto monitors = plan_hooks(options.monitors, *kernel_, memory_);
     if (!monitors)
         return fail(monitors.error());

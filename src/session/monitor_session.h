@@ -25,6 +25,7 @@ struct SessionOptions {
     std::optional<uint64_t> hook_limit;             ///< events per second of each of them
     uint32_t hook_capacity = default_hook_capacity; ///< hooks at a time, those added later too
     bool call_gate = true;                          ///< hooks by CALL where they are possible
+    Placement placement = Placement::automatic;
     uint32_t ring_size = 1u << 20;
     sm_full_mode full_mode = SM_FULL_DROP;
     std::optional<SymbolFile> symbols; ///< what the user knows of the guest's kernel

@@ -200,6 +200,12 @@ Result<kvm_views_stats> Views::stats() const {
     return stats;
 }
 
+Result<kvm_views_offer> Views::offer() const {
+    kvm_views_offer offer{};
+    SM_TRY(call(KVM_VIEWS_GET_OFFER, offer, "read what the guest offers"));
+    return offer;
+}
+
 Status Views::set_region(Gpa gpa, uint32_t pages) {
     kvm_views_region region{};
     region.gpa = gpa.value;

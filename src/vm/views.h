@@ -51,6 +51,10 @@ class Views {
     Result<kvm_views_vcpu> vcpu(uint32_t index) const;
     Result<kvm_views_stats> stats() const;
 
+    /// The address range that a module in the guest offers; its version is 0 if there is none.
+    /// The guest's word, to be verified.
+    Result<kvm_views_offer> offer() const;
+
     Status set_region(Gpa gpa, uint32_t pages);
     Result<RegionMapping> map_region(uint32_t pages) const;
     Status protect(const kvm_views_protect& range);

@@ -77,6 +77,8 @@ detach() {
 # What `truth start` is given, and what the guest does meanwhile.
 truth_of=
 work='deterministic && compat32 && workload 1'
+# A function to call while the guest is watched and has done its work.
+while_watched=:
 
 # watched_work NAME [ARGUMENTS...]: all of the work is watched in block mode, while the guest's own
 # kernel keeps the same record. Both records are in $OUT then, for compare.py.
@@ -89,6 +91,7 @@ watched_work() {
 	say "watched"
 	check "guest_works_watched_$work_name" guest \
 		"truth start $truth_of && window sh -c '$work'; status=\$?; truth stop /tmp/truth; exit \$status"
+	$while_watched
 	say "detaching"
 	check "detach_$work_name" detach
 	for file in trace stats hist-syscalls hist-switches; do
@@ -113,17 +116,19 @@ snapshot() { # FILE
 			qmp "{\"execute\":\"pmemsave\",\"arguments\":{\"val\":$((0x$begin)),\"size\":$((0x$end - 0x$begin + 1)),\"filename\":\"$snapshot_file.$what\"}}" >/dev/null
 		done
 	[ "$(wc -c <"$snapshot_file.code")" -gt 8000000 ] || return 1
-	registers=$(hmp 'info registers')
-	idt=$(echo "$registers" | sed -n 's/^IDT= *\([0-9a-f]*\) .*/\1/p')
-	cr3=$(echo "$registers" | sed -n 's/.*CR3=\([0-9a-f]*\).*/\1/p')
+	idt=$(hmp 'info registers' | sed -n 's/^IDT= *\([0-9a-f]*\) .*/\1/p')
+	{
+		hmp "x /512gx 0x$idt"
+		echo "entry 509: $(compartment_entry)"
+	} >"$snapshot_file.tables"
+	grep -q "entry 509: 0x" "$snapshot_file.tables"
+}
+compartment_entry() {
+	cr3=$(hmp 'info registers' | sed -n 's/.*CR3=\([0-9a-f]*\).*/\1/p')
 	# With page-table isolation the kernel's table is the lower one of a pair.
 	pgd=$((0x$cr3 & 0xffffffffe000))
 	pud=$(($(word_at $((pgd + 511 * 8))) & 0xffffffffff000))
-	{
-		hmp "x /512gx 0x$idt"
-		echo "entry 509: $(word_at $((pud + 509 * 8)))"
-	} >"$snapshot_file.tables"
-	grep -q "entry 509: 0x" "$snapshot_file.tables"
+	word_at $((pud + 509 * 8))
 }
 word_at() { hmp "xp /1gx $(printf '0x%x' "$1")" | sed -n 's/^[0-9a-f]*: *//p' | tr -d ' \r'; }
 

@@ -47,12 +47,13 @@ compare_records() {
 	[ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 }
 
-# run_exact GUEST-VERSION
+# run_exact GUEST-VERSION [PLACE]: PLACE is for --place.
 run_exact() {
-	local version=$1 settings
+	local version=$1 place=${2:-auto} settings
 	settings=$(mktemp -d)
 	echo "$version" >"$settings/version"
-	run_job exact.job "$version" "$settings/version"
+	echo "$place" >"$settings/place"
+	run_job exact.job "$version" "$settings/version" "$settings/place" "$here/cooperative.sh"
 	rm -r "$settings"
 	compare_records "$version"
 }

@@ -37,7 +37,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                 (seen->gpa.value & (seen->page_size - 1)) == (gva & (seen->page_size - 1));
             if (!inside || seen->level < 1 || seen->level > 3)
                 std::abort();
+            // The walk read that entry: it is in memory.
+            auto entry = tables.entry_of(Gva(gva), seen->level);
+            if (!entry || entry->value > FuzzRam - 8)
+                std::abort();
         }
+        for (unsigned level = 0; level <= 6; level++)
+            (void)tables.entry_of(Gva(gva), level);
         std::byte bytes[64];
         (void)VirtualMemory(tables).read(Gva(gva), bytes);
     }

@@ -212,6 +212,11 @@ guest_function vmcall /* returns what the hypercall returned */
     .byte 0x0f, 0x01, 0xc1
     ret
 
+guest_function hypercall /* registers as the hypercall wants them; any mode, any ring */
+    .byte 0x0f, 0x01, 0xc1
+    out %al, $TG_DONE_PORT
+    ud2
+
 guest_function int20
     mov $0x55, %ebx
     mov $0x1122334455667788, %rcx

@@ -38,6 +38,7 @@ SM_SYMBOL(guest_jump);
 SM_SYMBOL(guest_return_value);
 SM_SYMBOL(guest_vmfunc);
 SM_SYMBOL(guest_vmcall);
+SM_SYMBOL(guest_hypercall);
 SM_SYMBOL(guest_int20);
 SM_SYMBOL(guest_hook_loop);
 SM_SYMBOL(guest_hook_site);

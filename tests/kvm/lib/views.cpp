@@ -96,6 +96,12 @@ kvm_views_stats Views::stats() const {
     return stats;
 }
 
+kvm_views_offer Views::offer() const {
+    kvm_views_offer offer{};
+    SM_CHECK_EQ(call(KVM_VIEWS_GET_OFFER, &offer), 0, "GET_OFFER works");
+    return offer;
+}
+
 int Views::get_vcpu(uint32_t index, kvm_views_vcpu& state) const {
     state = {};
     state.index = index;

@@ -36,6 +36,7 @@ class Views {
 
     kvm_views_info info() const;
     kvm_views_stats stats() const;
+    kvm_views_offer offer() const;
     kvm_views_vcpu vcpu(uint32_t index) const;
     int get_vcpu(uint32_t index, kvm_views_vcpu& state) const;
     std::vector<kvm_views_slot> slots() const;

@@ -68,6 +68,7 @@ TEST(Program, WrongUsage) {
         {"trace --vm -3", "--vm"},
         {"trace --vm 1 --format xml", "--format"},
         {"trace --vm 1 --on-full maybe", "--on-full"},
+        {"trace --vm 1 --place nowhere", "--place"},
         {"trace --vm 1 --monitor syscalls,keyboard", "there is no monitor \"keyboard\""},
         {"trace --vm 1 --monitor ''", "no monitor is named"},
         {"trace --vm 1 --hook-limit 0 --hook x", "--hook-limit"},

@@ -125,6 +125,27 @@ TEST_P(PageWalk, RefusesAddressesThatAreNotCanonical) {
     EXPECT_EQ(walk.error().code(), EINVAL);
 }
 
+TEST_P(PageWalk, FindsTheEntryOfEachLevel) {
+    map(Kernel, Gpa(0x5000), 1, 0);
+    for (unsigned level = 1; level <= levels(); level++) {
+        auto* word = reinterpret_cast<std::byte*>(&memory_.entry(root_, levels(), Kernel, level));
+        auto entry = tables().entry_of(Kernel, level);
+        ASSERT_TRUE(entry) << entry.error().message();
+        EXPECT_EQ(entry->value, static_cast<uint64_t>(word - memory_.bytes().data()));
+    }
+    // What the entry itself holds does not count, what is above it does.
+    memory_.entry(root_, levels(), Kernel, 2) = 0;
+    EXPECT_TRUE(tables().entry_of(Kernel, 2));
+    EXPECT_EQ(tables().entry_of(Kernel, 1).error().code(), ENOENT);
+    map(Kernel + 0x200000, Gpa(0x40200000), 2, 0);
+    EXPECT_EQ(tables().entry_of(Kernel + 0x200000, 1).error().code(), EINVAL);
+    memory_.entry(root_, levels(), Kernel, 3) = 0x7ffffffff000 | Present;
+    EXPECT_EQ(tables().entry_of(Kernel, 1).error().code(), EFAULT);
+    EXPECT_EQ(tables().entry_of(Gva(0x8000000000000000), 3).error().code(), EINVAL);
+    EXPECT_EQ(tables().entry_of(Kernel, 0).error().code(), EINVAL);
+    EXPECT_EQ(tables().entry_of(Kernel, levels() + 1).error().code(), EINVAL);
+}
+
 TEST_P(PageWalk, MergesRuns) {
     for (uint64_t page = 0; page < 4; ++page)
         map(Kernel + page * 0x1000, Gpa(0x10000 + page * 0x1000), 1, NoExecute);

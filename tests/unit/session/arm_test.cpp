@@ -231,6 +231,53 @@ TEST_P(Arm, RefusesLeftovers) {
     EXPECT_SAYS("carries a hook at");
 }
 
+TEST_P(Arm, TakesTheRangeThatTheGuestOffers) {
+    const Gpa entry = kernel().level3_kernel_gpa + 509 * 8;
+    const uint64_t reservation = 0x2a34000 | SM_RESERVATION_BITS;
+    vm_->offer = {SM_OFFER_VERSION, 0, SM_COMPARTMENT_GVA, SM_COMPARTMENT_SIZE, entry.value, {}};
+    options_.placement = Placement::guest;
+    EXPECT_SAYS("has not reserved it");
+    write64(entry, 0x123456067);
+    EXPECT_SAYS("is in use");
+    write64(entry, reservation);
+    for (Placement placement : {Placement::guest, Placement::automatic}) {
+        options_.placement = placement;
+        auto session = arm();
+        ASSERT_TRUE(session) << session.error().message();
+        const kvm_views_patch& patch = vm_->batches.back()[0];
+        EXPECT_EQ(patch.gpa, entry.value);
+        uint64_t expect, bytes;
+        std::memcpy(&expect, patch.expect, sizeof(expect));
+        std::memcpy(&bytes, patch.bytes, sizeof(bytes));
+        EXPECT_EQ(expect, reservation);
+        EXPECT_EQ(bytes, pud_entry(Gpa(vm_->region.gpa)));
+        vm_->memory.restore();
+        vm_->batches.clear();
+        write64(entry, reservation);
+    }
+    options_.placement = Placement::host;
+    EXPECT_SAYS("is reserved by a module in the guest");
+    write64(entry, 0);
+    EXPECT_TRUE(arm());
+}
+
+TEST_P(Arm, BelievesNoOfferThatTheWalkDoesNotBear) {
+    const Gpa entry = kernel().level3_kernel_gpa + 509 * 8;
+    options_.placement = Placement::guest;
+    EXPECT_SAYS("the guest offers no address range");
+    vm_->offer = {SM_OFFER_VERSION, 0, SM_COMPARTMENT_GVA, SM_COMPARTMENT_SIZE,
+                  entry.value - 8,  {}};
+    // A reservation at both places.
+    write64(entry, 0x2a34000 | SM_RESERVATION_BITS);
+    write64(entry - 8, 0x2a34000 | SM_RESERVATION_BITS);
+    EXPECT_SAYS("not to be believed");
+    // Whoever does not ask for an offer takes the reservation for what it is: nothing to the CPU.
+    options_.placement = Placement::automatic;
+    auto session = arm();
+    ASSERT_TRUE(session) << session.error().message();
+    EXPECT_EQ(vm_->batches.back()[0].gpa, entry.value);
+}
+
 TEST_P(Arm, ChainsToTheGuestsOwnHandler) {
     KernelInfo info = kernel();
     auto handler = info.symbols.address("asm_exc_page_fault");
@@ -258,9 +305,10 @@ TEST_P(Arm, ChainsToTheGuestsOwnHandler) {
 }
 
 TEST_P(Arm, EveryFailingStepIsNamed) {
-    for (unsigned long request : {KVM_VIEWS_GET_INFO, KVM_VIEWS_GET_SLOTS, KVM_VIEWS_READ_MEM,
-                                  KVM_VIEWS_GET_VCPU, KVM_VIEWS_SET_REGION, KVM_VIEWS_PROTECT,
-                                  KVM_VIEWS_ENABLE, KVM_VIEWS_PATCH, KVM_VIEWS_GET_STATS}) {
+    for (unsigned long request :
+         {KVM_VIEWS_GET_INFO, KVM_VIEWS_GET_SLOTS, KVM_VIEWS_READ_MEM, KVM_VIEWS_GET_VCPU,
+          KVM_VIEWS_SET_REGION, KVM_VIEWS_PROTECT, KVM_VIEWS_ENABLE, KVM_VIEWS_PATCH,
+          KVM_VIEWS_GET_STATS, KVM_VIEWS_GET_OFFER}) {
         vm_->fail_with = {{request, EIO}};
         auto session = arm();
         ASSERT_FALSE(session) << request;

@@ -78,6 +78,7 @@ class FakeVm {
     std::vector<std::vector<kvm_views_patch>> batches;
     std::vector<uint32_t> resumed;
     kvm_views_stats stats{};
+    kvm_views_offer offer{};
     std::function<void()> on_resume = [] {};
 
   private:
@@ -136,6 +137,9 @@ class FakeVm {
             return 0;
         case KVM_VIEWS_GET_STATS:
             *static_cast<kvm_views_stats*>(argument) = stats;
+            return 0;
+        case KVM_VIEWS_GET_OFFER:
+            *static_cast<kvm_views_offer*>(argument) = offer;
             return 0;
         case KVM_VIEWS_ENABLE:
         case KVM_VIEWS_QUIESCE:

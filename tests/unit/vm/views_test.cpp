@@ -249,6 +249,26 @@ TEST(Errors, GoneVmIsNamed) {
     EXPECT_NE(stats.error().message().find("the VM is gone"), std::string::npos);
 }
 
+TEST(Offer, IsPassedOnAsItIs) {
+    FakeKernel kernel;
+    kernel.answers[KVM_VIEWS_GET_OFFER] = [](void* argument) {
+        auto* offer = static_cast<kvm_views_offer*>(argument);
+        EXPECT_EQ(offer->version, 0u);
+        *offer = {7, 0, 0xffffffff40000000, 0x40000000, 0x2a15fe8, {}};
+        return 0;
+    };
+    Views views = kernel.views();
+    auto offer = views.offer();
+    ASSERT_TRUE(offer) << offer.error().message();
+    EXPECT_EQ(offer->version, 7u);
+    EXPECT_EQ(offer->gva, 0xffffffff40000000u);
+    EXPECT_EQ(offer->size, 0x40000000u);
+    EXPECT_EQ(offer->entry_gpa, 0x2a15fe8u);
+    kernel.fail_with(KVM_VIEWS_GET_OFFER, ENODEV);
+    EXPECT_NE(views.offer().error().message().find("read what the guest offers: the VM is gone"),
+              std::string::npos);
+}
+
 TEST(Region, RefusalsAreExplained) {
     FakeKernel kernel;
     kernel.fail_with(KVM_VIEWS_SET_REGION, EADDRINUSE);

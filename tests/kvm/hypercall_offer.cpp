@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// Proves that the address range which a guest offers by hypercall is kept for its VM, with views
+/// or without, and is given to the owner of the views as the guest said it; that ring 3 and 32-bit
+/// code are refused, and every argument that cannot be; that an offer stays as it is while the
+/// vCPUs are armed and ends with WITHDRAW or a reset of the boot vCPU; that two vCPUs which offer
+/// at once never make one offer of two; and that nothing of all this is logged.
+#include "abi/guest_offer.h"
+#include "tests/kvm/lib/test.h"
+
+#include <cstring>
+#include <fcntl.h>
+#include <string_view>
+#include <thread>
+
+namespace shadowmon::kvmtest {
+
+namespace {
+constexpr int64_t kNoSuchCall = -1000; // KVM_ENOSYS
+constexpr uint64_t kRange = 0xffffffff40000000;
+constexpr uint64_t kSize = 0x40000000;
+constexpr uint64_t kEntry = TG_DATA_GPA + 509 * 8;
+
+struct Registers {
+    uint64_t number, operation, gva, size, entry;
+};
+
+int64_t hypercall(Vcpu& vcpu, const Registers& arguments) {
+    vcpu.prepare(guest_function(guest_hypercall), {});
+    kvm_regs r = vcpu.regs();
+    r.rax = arguments.number;
+    r.rbx = arguments.operation;
+    r.rcx = arguments.gva;
+    r.rdx = arguments.size;
+    r.rsi = arguments.entry;
+    vcpu.set_regs(r);
+    // In ring 3 the OUT after it raises #GP; the answer is in RAX all the same.
+    return static_cast<int64_t>(vcpu.run().value);
+}
+
+int64_t offer(Vcpu& vcpu, uint64_t gva = kRange, uint64_t size = kSize, uint64_t entry = kEntry) {
+    return hypercall(vcpu, {SM_HYPERCALL, SM_HYPERCALL_OFFER, gva, size, entry});
+}
+
+int64_t withdraw(Vcpu& vcpu) {
+    return hypercall(vcpu, {SM_HYPERCALL, SM_HYPERCALL_WITHDRAW, 0, 0, 0});
+}
+
+void must_be(const kvm_views_offer& offer, uint64_t gva, uint64_t size, uint64_t entry) {
+    SM_CHECK_EQ(offer.version, SM_OFFER_VERSION, "GET_OFFER: version");
+    SM_CHECK_EQ(offer.gva, gva, "GET_OFFER: gva");
+    SM_CHECK_EQ(offer.size, size, "GET_OFFER: size");
+    SM_CHECK_EQ(offer.entry_gpa, entry, "GET_OFFER: entry_gpa");
+}
+
+void must_be_none(const Views& views) {
+    const kvm_views_offer none{}, offer = views.offer();
+    SM_CHECK(memcmp(&offer, &none, sizeof offer) == 0);
+}
+
+void check_bad_values(const Views& views, Vcpu& vcpu) {
+    const struct {
+        Registers registers;
+        int64_t answer;
+    } kBad[] = {
+        {{SM_HYPERCALL + 1, SM_HYPERCALL_OFFER, kRange, kSize, kEntry}, kNoSuchCall},
+        {{0, SM_HYPERCALL_OFFER, kRange, kSize, kEntry}, kNoSuchCall},
+        {{SM_HYPERCALL | uint64_t{1} << 32, SM_HYPERCALL_OFFER, kRange, kSize, kEntry},
+         kNoSuchCall},
+        {{SM_HYPERCALL, 1, kRange, kSize, kEntry}, -EOPNOTSUPP},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER + 0x10000, kRange, kSize, kEntry}, -EOPNOTSUPP},
+        {{SM_HYPERCALL, ~0ull, kRange, kSize, kEntry}, -EOPNOTSUPP},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER - 1, kRange, kSize, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_WITHDRAW + 1, 0, 0, 0}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_WITHDRAW, kRange, 0, 0}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_WITHDRAW, 0, kSize, 0}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_WITHDRAW, 0, 0, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange, 0, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange + 8, kSize, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange, kSize + 1, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange, ~0ull << 12, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, ~0ull << 12, 0x2000, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, uint64_t{1} << 47, kSize, kEntry}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, (uint64_t{1} << 47) - kSize, 2 * kSize, kEntry},
+         -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange, kSize, kEntry + 4}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange, kSize, uint64_t{1} << 40}, -EINVAL},
+        {{SM_HYPERCALL, SM_HYPERCALL_OFFER, kRange, kSize, ~7ull}, -EINVAL},
+    };
+    for (const auto& bad : kBad) {
+        SM_CHECK_EQ(hypercall(vcpu, bad.registers), bad.answer, "a bad hypercall is refused");
+        must_be(views.offer(), kRange, kSize, kEntry);
+    }
+}
+
+void check_other_modes(const Views& views, Vcpu& vcpu) {
+    kvm_sregs user = vcpu.sregs();
+    user.cs.dpl = user.ss.dpl = 3;
+    user.cs.selector = TG_USER_CODE_SELECTOR;
+    user.ss.selector = TG_USER_DATA_SELECTOR;
+    vcpu.set_sregs(user);
+    SM_CHECK_EQ(withdraw(vcpu), -EPERM, "WITHDRAW in ring 3 is refused");
+    vcpu.set_sregs(user);
+    SM_CHECK_EQ(offer(vcpu, kRange, kSize, kEntry - 8), -EPERM, "OFFER in ring 3 is refused");
+    vcpu.set_start_state();
+
+    kvm_sregs compat = vcpu.sregs();
+    compat.cs.l = 0;
+    compat.cs.db = 1;
+    vcpu.set_sregs(compat);
+    SM_CHECK_EQ(withdraw(vcpu), static_cast<uint32_t>(-EINVAL), "32-bit code is refused");
+    vcpu.set_start_state();
+    must_be(views.offer(), kRange, kSize, kEntry);
+}
+
+void reset(Vcpu& vcpu) {
+    kvm_sregs real = vcpu.sregs();
+    real.cr0 = 0x60000010;
+    real.efer = 0;
+    real.cr4 = 0;
+    real.cs.l = 0;
+    vcpu.set_sregs(real);
+    vcpu.set_start_state();
+}
+
+/// An offer whose three values belong together.
+void check_race(const Views& views, Vm& vm) {
+    constexpr uint64_t kStep = 0x10000;
+    constexpr unsigned kRounds = 200;
+    auto offer_often = [](Vcpu& vcpu, uint64_t which) {
+        for (uint64_t i = 0; i < kRounds; i++) {
+            uint64_t n = 2 * i + which;
+            SM_CHECK_EQ(offer(vcpu, kStep * n, kStep * (n + 1), 8 * n), 0, "an offer is taken");
+        }
+    };
+    std::thread first([&] { offer_often(vm.vcpu(0), 0); });
+    std::thread second([&] { offer_often(vm.vcpu(1), 1); });
+    unsigned seen = 0;
+    for (uint64_t last = ~0ull; last < 2 * kRounds - 2 || last == ~0ull;) {
+        kvm_views_offer now = views.offer();
+        if (now.version == 0)
+            continue;
+        must_be(now, now.gva, now.gva + kStep, now.gva / kStep * 8);
+        seen += now.gva / kStep != last;
+        last = now.gva / kStep;
+    }
+    first.join();
+    second.join();
+    note("%u of the racing offers were seen", seen);
+    SM_CHECK(seen > 2);
+}
+
+/// What the kernel has said since the descriptor was opened, of the views.
+void must_be_silent(int log) {
+    char line[2048];
+    ssize_t size;
+    while ((size = read(log, line, sizeof line - 1)) > 0)
+        if (std::string_view(line, size).find("views") != std::string_view::npos)
+            SM_FAIL("the kernel logged: %.*s", static_cast<int>(size), line);
+}
+} // namespace
+
+void test_main() {
+    require_hardware();
+    Fd log(SM_CHECK_SYS(open("/dev/kmsg", O_RDONLY | O_NONBLOCK)));
+    SM_CHECK_SYS(lseek(log.get(), 0, SEEK_END));
+    Vm vm({.vcpus = 2});
+    Vcpu& vcpu = vm.vcpu(0);
+
+    // Nobody has views of the VM yet.
+    SM_CHECK_EQ(withdraw(vcpu), -ENOENT, "there is nothing to withdraw");
+    SM_CHECK_EQ(offer(vcpu), 0, "an offer is taken before there are views");
+    Views views = Views::attach(vm.fd());
+    must_be(views.offer(), kRange, kSize, kEntry);
+
+    check_bad_values(views, vcpu);
+    check_other_modes(views, vm.vcpu(1));
+    SM_CHECK_EQ(offer(vm.vcpu(1), kRange + kSize, 0x1000, 0), 0, "a second offer is taken");
+    must_be(views.offer(), kRange + kSize, 0x1000, 0);
+    SM_CHECK_EQ(withdraw(vcpu), 0, "WITHDRAW works");
+    must_be_none(views);
+    SM_CHECK_EQ(withdraw(vcpu), -ENOENT, "WITHDRAW works once");
+
+    SM_CHECK_EQ(offer(vcpu), 0, "an offer after a WITHDRAW is taken");
+    Compartment compartment(views);
+    compartment.enable();
+    SM_CHECK_EQ(withdraw(vcpu), -EBUSY, "nothing is withdrawn while the vCPUs are armed");
+    SM_CHECK_EQ(offer(vm.vcpu(1), kRange, kSize, 0), -EBUSY, "nor offered");
+    must_be(views.offer(), kRange, kSize, kEntry);
+    SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), kReturnValue,
+                "the guest goes on");
+    SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
+    must_be(views.offer(), kRange, kSize, kEntry);
+    views.close();
+    wait_until("the VM can be attached to again",
+               [&] { return Views::try_attach(vm.fd(), &views) == 0; });
+    must_be(views.offer(), kRange, kSize, kEntry);
+
+    reset(vm.vcpu(1));
+    must_be(views.offer(), kRange, kSize, kEntry);
+    reset(vcpu);
+    must_be_none(views);
+    check_race(views, vm);
+
+    // The VM of another process's owner, say, has an offer of its own.
+    Vm other;
+    Views of_other = Views::attach(other.fd());
+    must_be_none(of_other);
+    SM_CHECK_EQ(offer(vcpu), 0, "an offer is taken");
+    Compartment again(views);
+    again.enable();
+    reset(vcpu);
+    must_be_none(views);
+    SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
+    must_be_silent(log.get());
+}
+
+} // namespace shadowmon::kvmtest
