@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/output/text_output.h"
 
-#include "src/output/escape.h"
 #include "src/output/writer.h"
+#include <shadowmonitor/escape.h>
 
 #include <variant>
 
@@ -41,9 +41,9 @@ void put_call(Writer& w, const Syscall& call) {
         w.text("@32");
 }
 
-void put_counts(Writer& w, const std::array<uint64_t, SM_EVENT_TYPES>& counts) {
+void put_counts(Writer& w, const TypeCounts& counts) {
     const char* separator = " (";
-    for (unsigned type = 0; type < SM_EVENT_TYPES; ++type) {
+    for (unsigned type = 0; type < event_types; ++type) {
         if (counts[type] == 0)
             continue;
         w.text(separator).text(event_type_name(type)).text(" ").decimal(counts[type]);
