@@ -242,8 +242,11 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
                                                         size_t max_places,
                                                         std::vector<std::string>& notes) const {
     std::map<Gva, std::string> functions;
+    const std::string prefix = pattern.substr(0, pattern.find_first_of("*?[\\"));
     for (size_t i = 0; i < symbols_.size(); i++) {
         Symbol symbol = symbols_[i];
+        if (!symbol.name.starts_with(prefix)) // of nearly all of them
+            continue;
         std::string name(symbol.name);
         if (is_function(symbol) && fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
             functions.emplace(Gva(symbol.value), name);

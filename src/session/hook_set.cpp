@@ -116,6 +116,7 @@ Status HookSet::stage_one(const HookRequest& request, std::vector<uint32_t>& ids
         return fail(status.error().in(request.name));
     }
     hooks_[*id] = {request, State::staged, {}, resume};
+    places_[at] = *id;
     ids.push_back(*id);
     return {};
 }
@@ -133,6 +134,7 @@ Result<std::vector<uint32_t>> HookSet::stage(std::span<const HookRequest> reques
 
 void HookSet::let_go(std::map<uint32_t, Hook>::iterator hook) {
     leaving_.push_back({hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
+    places_.erase(hook->second.at());
     hooks_.erase(hook);
 }
 
@@ -356,9 +358,8 @@ Result<std::vector<uint32_t>> HookSet::select(const std::vector<std::string>& wo
 }
 
 bool HookSet::covers(Gva at, size_t size) const {
-    return std::any_of(hooks_.begin(), hooks_.end(), [&](const auto& entry) {
-        return entry.second.at() < at + size && at < entry.second.end();
-    });
+    auto behind = places_.lower_bound(at + size);
+    return behind != places_.begin() && at < hooks_.at(std::prev(behind)->second).end();
 }
 
 std::vector<std::pair<Gva, std::vector<std::byte>>> HookSet::covered() const {

@@ -44,6 +44,7 @@ Status UserHooks::read_code(const Meanwhile& meanwhile) {
     if (!planner)
         return fail(planner.error().in("read the guest's kernel code"));
     planner_ = std::move(*planner);
+    names_.emplace(*planner_, kernel_.symbols);
     return {};
 }
 
@@ -52,7 +53,7 @@ Result<UserHooks::Planned> UserHooks::plan(const std::vector<std::string>& words
                                            const Meanwhile& meanwhile) {
     if (!planner_)
         SM_TRY(read_code(meanwhile));
-    auto found = HookNames(*planner_, kernel_.symbols).find(words, hooks_.room());
+    auto found = names_->find(words, hooks_.room());
     if (!found)
         return fail(found.error());
     Planned planned;
@@ -138,8 +139,7 @@ void UserHooks::wait_until_left(const std::vector<HookRequest>& requests,
     }
 }
 
-Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command,
-                                             std::vector<std::string>& notes,
+Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command, HookReply& reply,
                                              const Meanwhile& meanwhile) {
     for (bool fresh = false;; fresh = true) {
         auto planned = plan(command.hooks, command.limit, meanwhile);
@@ -154,9 +154,11 @@ Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command,
             planned->notes.push_back(fmt::format("{} of {} places have a hook already",
                                                  wanted - planned->requests.size(), wanted));
         wait_until_left(planned->requests, meanwhile);
-        auto ids = hooks_.add(views_, planned->requests);
+        HookSet::Change change;
+        auto ids = hooks_.add(views_, planned->requests, &change);
         if (ids || ids.error().code() != ESTALE || fresh) {
-            notes = std::move(planned->notes);
+            reply.notes = std::move(planned->notes);
+            reply.pause_tsc = change.pause_tsc;
             return ids;
         }
         // The kernel has patched itself since its code was read.
@@ -164,8 +166,7 @@ Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command,
     }
 }
 
-Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command,
-                                                std::vector<std::string>& notes) {
+Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command, HookReply& reply) {
     auto ids = hooks_.select(command.hooks);
     if (!ids)
         return ids;
@@ -174,9 +175,10 @@ Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command,
                                          : hooks_.disable(views_, *ids);
     if (!change)
         return fail(change.error());
+    reply.pause_tsc = change->pause_tsc;
     for (uint32_t id : *ids)
         if (HookStatus status = hooks_.status(id); !status.note.empty())
-            notes.push_back(fmt::format("hook {} ({}): {}", id, status.name, status.note));
+            reply.notes.push_back(fmt::format("hook {} ({}): {}", id, status.name, status.note));
     return ids;
 }
 
@@ -198,11 +200,11 @@ HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhi
             fill(hooks_.select(command.hooks));
         break;
     case HookCommand::Verb::add:
-        fill(add(command, reply.notes, meanwhile));
+        fill(add(command, reply, meanwhile));
         break;
     case HookCommand::Verb::enable:
     case HookCommand::Verb::disable:
-        fill(change(command, reply.notes));
+        fill(change(command, reply));
         break;
     case HookCommand::Verb::remove: {
         // What is told of them is the last that is known.
@@ -210,11 +212,13 @@ HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhi
         fill(ids);
         if (!ids)
             break;
-        if (auto removed = hooks_.remove(views_, *ids); !removed) {
+        auto removed = hooks_.remove(views_, *ids);
+        if (!removed) {
             reply.hooks.clear();
             reply.error = removed.error().message();
             break;
         }
+        reply.pause_tsc = removed->pause_tsc;
         for (HookStatus& hook : reply.hooks)
             hook.state = "gone";
         break;

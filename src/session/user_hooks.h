@@ -49,17 +49,17 @@ class UserHooks {
     Result<HookRequest> beside(const HookRequest& called) const;
     void wait_until_left(const std::vector<HookRequest>& requests,
                          const Meanwhile& meanwhile) const;
-    Result<std::vector<uint32_t>> add(const HookCommand& command, std::vector<std::string>& notes,
+    Result<std::vector<uint32_t>> add(const HookCommand& command, HookReply& reply,
                                       const Meanwhile& meanwhile);
-    Result<std::vector<uint32_t>> change(const HookCommand& command,
-                                         std::vector<std::string>& notes);
+    Result<std::vector<uint32_t>> change(const HookCommand& command, HookReply& reply);
 
     Views& views_;
     const KernelInfo& kernel_;
     const PhysicalMemory& memory_;
     HookSet& hooks_;
     HookPolicy policy_;
-    std::unique_ptr<HookPlanner> planner_;
+    std::unique_ptr<HookPlanner> planner_; ///< kept: what is stale in it, the patches find out
+    std::optional<HookNames> names_;       ///< of that planner
 };
 
 } // namespace shadowmon

@@ -129,6 +129,35 @@ TEST_F(Loop, EndsCleanlyWhenAsked) {
     EXPECT_EQ(notices_, "");
 }
 
+/// For an event loop of somebody else's: nothing is waited for.
+TEST_F(Loop, Dispatch) {
+    EXPECT_EQ(loop_->dispatch(), std::nullopt);
+    for (int i = 0; i < 10; i++)
+        ASSERT_TRUE(produce());
+    EXPECT_EQ(loop_->dispatch(), std::nullopt);
+    EXPECT_EQ(loop_->events(), 10u);
+    uint64_t one = 1;
+    ASSERT_EQ(write(pidfd_.get(), &one, sizeof(one)), 8);
+    EXPECT_EQ(loop_->dispatch(), TraceEnd::vm_gone);
+    finish_and_read();
+}
+
+/// Commands of the user of the library: as those from the control socket.
+TEST_F(Loop, CommandsAreAnswered) {
+    HookReply reply = loop_->answer({HookCommand::Verb::list, {}, {}});
+    EXPECT_EQ(reply.error, "");
+    EXPECT_EQ(reply.hooks.size(), session_->hooks().size());
+    reply = loop_->answer({HookCommand::Verb::disable, {"no_such_hook"}, {}});
+    EXPECT_NE(reply.error.find("there is no hook"), std::string::npos) << reply.error;
+    vm_->stats = {};
+    reply = loop_->answer({HookCommand::Verb::disable, {"do_syscall_64"}, {}});
+    EXPECT_EQ(reply.error, "");
+    ASSERT_EQ(reply.hooks.size(), 1u);
+    EXPECT_EQ(reply.hooks[0].state, "off");
+    EXPECT_NE(reply.pause_tsc, 0u);
+    finish_and_read();
+}
+
 TEST_F(Loop, DurationEnds) {
     EXPECT_EQ(loop_->run(std::chrono::milliseconds(30)), TraceEnd::time_over);
     finish_and_read();
