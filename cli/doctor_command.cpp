@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fmt/format.h>
+#include <optional>
 
 namespace shadowmon {
 
@@ -59,7 +61,7 @@ std::string render_checks(const std::vector<HostCheck>& checks) {
 }
 
 int run_doctor(const DoctorArguments& arguments) {
-    auto checks = probe_host(arguments.vm > 0 ? std::optional<pid_t>(arguments.vm) : std::nullopt);
+    auto checks = probe_host(arguments.vm > 0 ? std::optional(arguments.vm) : std::nullopt);
     std::string text = render_checks(checks);
     std::fwrite(text.data(), 1, text.size(), stdout);
     return host_is_ready(checks) ? exit_done : exit_host_lacks;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/vm/host_probe.h"
-
 #include <CLI/CLI.hpp>
-#include <optional>
+#include <shadowmonitor/doctor.h>
 #include <string>
+#include <vector>
 
 namespace shadowmon {
 

@@ -2,13 +2,11 @@
 #include "cli/explain_command.h"
 
 #include "cli/exit_code.h"
-#include "src/hooks/place_finder.h"
-#include "src/output/escape.h"
-#include "src/session/guest_survey.h"
-#include "src/vm/live_memory.h"
-#include "src/vm/vm_process.h"
 
 #include <cstdio>
+#include <fmt/format.h>
+#include <shadowmonitor/escape.h>
+#include <shadowmonitor/vm.h>
 #include <spdlog/spdlog.h>
 
 namespace shadowmon {
@@ -23,38 +21,6 @@ std::string line_of(const ListedInstruction& one, const char* mark) {
         bytes += fmt::format("{:02x} ", static_cast<unsigned>(b));
     return fmt::format("  {} {:#x}  {:<{}} {}{}\n", mark, one.address.value, bytes, bytes_column,
                        one.text, one.names.empty() ? "" : "  ; " + escape(one.names, false));
-}
-
-Result<Explanation> explain_in(const Views& views, const std::string& place,
-                               std::vector<std::string>& notes) {
-    auto memory = LiveMemory::of(views);
-    if (!memory)
-        return fail(memory.error());
-    auto guest = survey_guest(views, *memory, nullptr,
-                              [](const std::string& text) { spdlog::debug("{}", text); });
-    if (!guest)
-        return fail(guest.error());
-    HookPolicy policy;
-    policy.call_gate = !preempts_kernel_code(guest->kernel, *memory);
-    std::optional<HookPlanner> kernel_planner;
-    PlaceFinder finder(guest->kernel, *memory, policy, {}, [&]() -> Result<const HookPlanner*> {
-        if (!kernel_planner) {
-            auto code = read_kernel_code(guest->kernel, *memory);
-            if (!code)
-                return fail(code.error());
-            kernel_planner.emplace(std::move(*code), policy, &guest->kernel.symbols);
-        }
-        return &*kernel_planner;
-    });
-    auto located = finder.locate(place);
-    if (!located)
-        return fail(located.error());
-    // A function is hooked where its arguments are, which may be behind its first instruction.
-    if (auto found = finder.find({place}, 1)) {
-        located->at = found->places.front().named.displaced.address();
-        notes = std::move(found->notes);
-    }
-    return explain(*located->planner, guest->kernel, located->at);
 }
 
 } // namespace
@@ -106,18 +72,15 @@ int run_explain(const ExplainArguments& arguments) {
         spdlog::error("{}", error.message());
         return exit_failed;
     };
-    auto process = VmProcess::open(arguments.vm);
-    if (!process)
-        return failed(process.error());
-    auto views = Views::attach(process->vm_fd());
-    if (!views)
-        return failed(views.error());
-    std::vector<std::string> notes;
-    auto explanation = explain_in(*views, arguments.place, notes);
+    auto vm = Vm::open(arguments.vm);
+    if (!vm)
+        return failed(vm.error());
+    auto explanation =
+        vm->explain(arguments.place, [](const std::string& step) { spdlog::debug("{}", step); });
     if (!explanation)
         return failed(explanation.error());
     std::string text = render_explanation(*explanation);
-    for (const std::string& note : notes)
+    for (const std::string& note : explanation->notes)
         text += note + "\n";
     std::fwrite(text.data(), 1, text.size(), stdout);
     return explanation->refusal.empty() ? exit_done : exit_failed;

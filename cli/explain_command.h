@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/hooks/explain.h"
-
 #include <CLI/CLI.hpp>
+#include <shadowmonitor/explain.h>
 #include <string>
 
 namespace shadowmon {

@@ -2,10 +2,10 @@
 #include "cli/hooks_command.h"
 
 #include "cli/exit_code.h"
-#include "src/control/control_socket.h"
-#include "src/output/escape.h"
 
 #include <cstdio>
+#include <fmt/format.h>
+#include <shadowmonitor/escape.h>
 #include <spdlog/spdlog.h>
 
 namespace shadowmon {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/control/hook_command.h"
-
 #include <CLI/CLI.hpp>
+#include <shadowmonitor/hooks.h>
 #include <string>
 #include <vector>
 

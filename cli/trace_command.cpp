@@ -2,17 +2,19 @@
 #include "cli/trace_command.h"
 
 #include "cli/exit_code.h"
-#include "cli/trace_figures.h"
-#include "src/output/text_output.h"
-#include "src/session/trace_loop.h"
-#include "src/vm/vm_process.h"
+#include "cli/signals.h"
 
 #include <bit>
+#include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fcntl.h>
-#include <filesystem>
+#include <fmt/format.h>
+#include <shadowmonitor/monitor.h>
+#include <shadowmonitor/output.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 namespace shadowmon {
 
@@ -45,11 +47,12 @@ Ctrl-C (SIGINT, SIGTERM) detaches cleanly: the guest gets all its bytes back and
 So does every failure, and the death of this program in whatever way.)";
 
 constexpr const char* all_monitors = "syscalls,switches";
+constexpr unsigned detach_seconds = 20;
 
 Error bad_usage(std::string message) { return Error(std::move(message), EINVAL); }
 
-Result<SessionOptions> session_options(const TraceArguments& arguments) {
-    SessionOptions options;
+Result<Options> trace_options(const TraceArguments& arguments) {
+    Options options;
     options.hooks = arguments.hooks;
     if (arguments.hook_limit > 0)
         options.hook_limit = arguments.hook_limit;
@@ -59,8 +62,8 @@ Result<SessionOptions> session_options(const TraceArguments& arguments) {
             return fail(bad_usage("--monitor: " + monitors.error().message()));
         options.monitors = *monitors;
     }
-    if (!std::has_single_bit(arguments.ring_size) || arguments.ring_size < SM_PAGE_SIZE ||
-        arguments.ring_size > SM_RING_MAX_DATA)
+    if (!std::has_single_bit(arguments.ring_size) || arguments.ring_size < Options::min_ring_size ||
+        arguments.ring_size > Options::max_ring_size)
         return fail(bad_usage(fmt::format("--ring-size: {} bytes; a power of two from 4K to 4M is "
                                           "possible",
                                           arguments.ring_size)));
@@ -72,19 +75,19 @@ Result<SessionOptions> session_options(const TraceArguments& arguments) {
     options.placement = arguments.place == "host"    ? Placement::host
                         : arguments.place == "guest" ? Placement::guest
                                                      : Placement::automatic;
-    options.ring_size = static_cast<uint32_t>(arguments.ring_size);
-    options.full_mode = arguments.on_full == "block" ? SM_FULL_BLOCK : SM_FULL_DROP;
+    options.ring_size = arguments.ring_size;
+    options.when_full = arguments.on_full == "block" ? WhenFull::block : WhenFull::drop;
     return options;
 }
 
-Status read_symbols(const TraceArguments& arguments, SessionOptions& options) {
+Status read_symbols(const TraceArguments& arguments, Options& options) {
     if (arguments.system_map.empty() && arguments.vmlinux.empty())
         return {};
-    auto file = arguments.vmlinux.empty() ? SymbolFile::read_system_map(arguments.system_map)
-                                          : SymbolFile::read_vmlinux(arguments.vmlinux);
-    if (!file)
-        return fail(file.error());
-    options.symbols = std::move(*file);
+    auto symbols = arguments.vmlinux.empty() ? read_system_map(arguments.system_map)
+                                             : read_vmlinux(arguments.vmlinux);
+    if (!symbols)
+        return fail(symbols.error());
+    options.symbols = *symbols;
     return {};
 }
 
@@ -97,12 +100,14 @@ Status tell_ready(const TraceArguments& arguments) {
         return {};
     // Under another name first, so that who waits for the file finds it whole.
     std::string temporary = arguments.ready_file + ".new";
-    UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!fd.valid() ||
-        ::write(fd.get(), word.data(), word.size()) != static_cast<ssize_t>(word.size()) ||
+    int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    Status status;
+    if (fd < 0 || ::write(fd, word.data(), word.size()) != static_cast<ssize_t>(word.size()) ||
         ::rename(temporary.c_str(), arguments.ready_file.c_str()) != 0)
-        return fail(Error::from_errno("write --ready-file " + arguments.ready_file));
-    return {};
+        status = fail(Error::from_errno("write --ready-file " + arguments.ready_file));
+    if (fd >= 0)
+        ::close(fd);
+    return status;
 }
 
 int exit_code_of(TraceEnd end) {
@@ -222,7 +227,7 @@ CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
 }
 
 int run_trace(const TraceArguments& arguments) {
-    auto options = session_options(arguments);
+    auto options = trace_options(arguments);
     if (!options)
         return fail_exit(options.error(), exit_usage);
     auto format = parse_output_format(arguments.format);
@@ -233,72 +238,67 @@ int run_trace(const TraceArguments& arguments) {
     // Before the VM is touched: the files may be bad.
     if (auto status = read_symbols(arguments, *options); !status)
         return fail_exit(status.error());
-    auto process = VmProcess::open(arguments.vm);
-    if (!process)
-        return fail_exit(process.error());
-    auto views = Views::attach(process->vm_fd());
-    if (!views)
-        return fail_exit(views.error());
+    auto vm = Vm::open(arguments.vm);
+    if (!vm)
+        return fail_exit(vm.error());
     // Only now: a mistyped pid must not empty a file.
-    auto sink = Sink::open(arguments.output);
-    if (!sink)
-        return fail_exit(sink.error(), exit_output);
-    auto output = make_output(*format, std::move(*sink));
-
-    auto session = MonitorSession::arm(std::make_unique<Views>(std::move(*views)), *options,
-                                       [](const std::string& step) { spdlog::debug("{}", step); });
-    if (!session)
-        return fail_exit(session.error());
-    auto& monitor = **session;
-    spdlog::info("watching process {} ({}), Linux {}, {} hooks", process->pid(), process->name(),
-                 monitor.kernel().release, monitor.hooks().size());
-
-    std::optional<ControlServer> control;
-    if (!arguments.no_control) {
-        auto listening = ControlServer::listen(
-            arguments.control.empty() ? control_path(arguments.vm) : arguments.control);
-        if (listening)
-            control.emplace(std::move(*listening));
-        else if (arguments.control.empty())
-            spdlog::warn("{}; `shadowmon hooks` will not find this trace",
-                         listening.error().message());
-        else
-            return fail_exit(listening.error());
-    }
+    auto output = open_output(*format, arguments.output);
+    if (!output)
+        return fail_exit(output.error(), exit_output);
 
     SummaryCollector collector;
-    TraceLoop loop(monitor, *output, collector, process->pidfd(), signals,
-                   [](const std::string& notice) { spdlog::warn("{}", notice); });
-    loop.listen_to(control ? &*control : nullptr);
+    Callbacks callbacks;
+    callbacks.event = [&](const Event& event) {
+        collector.event(event);
+        (*output)->event(event);
+    };
+    callbacks.batch_end = [&] { return (*output)->flush(); };
+    callbacks.notice = [](const std::string& notice) { spdlog::warn("{}", notice); };
+    callbacks.step = [](const std::string& step) { spdlog::debug("{}", step); };
+    const std::string vmm_name = vm->vmm_name();
+    auto monitor = Monitor::attach(std::move(*vm), *options, std::move(callbacks));
+    if (!monitor)
+        return fail_exit(monitor.error());
+    spdlog::info("watching process {} ({}), Linux {}, {} hooks", arguments.vm, vmm_name,
+                 monitor->kernel_release(), monitor->hooks().size());
+    if (!arguments.no_control) {
+        auto listening = monitor->listen(arguments.control);
+        if (!listening && !arguments.control.empty())
+            return fail_exit(listening.error());
+        if (!listening)
+            spdlog::warn("{}; `shadowmon hooks` will not find this trace",
+                         listening.error().message());
+    }
+
     int code = exit_failed;
     if (auto ready = tell_ready(arguments); !ready) {
         spdlog::error("{}", ready.error().message());
     } else {
-        std::optional<std::chrono::milliseconds> duration;
+        RunUntil until{.duration = {}, .fd = signals.fd()};
         if (arguments.duration > 0)
-            duration.emplace(static_cast<int64_t>(std::ceil(arguments.duration * 1000)));
-        TraceEnd end = loop.run(duration);
+            until.duration.emplace(static_cast<int64_t>(std::ceil(arguments.duration * 1000)));
+        TraceEnd end = monitor->run(until);
+        signals.take();
         code = exit_code_of(end);
-        if (loop.error())
-            spdlog::error("{}", loop.error()->message());
+        if (monitor->error())
+            spdlog::error("{}", monitor->error()->message());
         else
             spdlog::info("{}{}", describe(end), end == TraceEnd::vm_gone ? "" : "; leaving it");
     }
-    if (auto finished = loop.finish();
-        !finished && code == exit_done && finished.error().code() != EINTR)
+    Status stopped = monitor->stop();
+    Status detached;
+    {
+        Signals::Interrupting interrupting(signals, detach_seconds);
+        detached = monitor->detach();
+    }
+    const bool undone = detached || detached.error().code() == EINTR;
+    if (code == exit_done && !(stopped && undone))
         code = exit_failed;
 
-    Summary summary = collector.summary(monitor.merger().lost());
-    if (auto stats = monitor.stats())
-        summary.figures = trace_figures({.stats = *stats,
-                                         .events = loop.events(),
-                                         .pause_tsc = monitor.pause_tsc(),
-                                         .shadow_time = monitor.shadow_time(),
-                                         .incidents = loop.incidents(),
-                                         .freed_slots = monitor.freed_slots(),
-                                         .places_left = loop.places_left()});
-    summary.late = monitor.merger().late();
-    if (auto written = output->finish(summary); !written) {
+    Summary summary = collector.summary(monitor->lost());
+    summary.figures = monitor->figures();
+    summary.late = monitor->late();
+    if (auto written = (*output)->finish(summary); !written) {
         spdlog::error("{}", written.error().message());
         if (code == exit_done || code == exit_guest_died)
             code = exit_output;

@@ -8,7 +8,7 @@
 packages=(
     # building ShadowMonitor
     build-essential ccache cmake ninja-build pkg-config
-    libzydis-dev libbpf-dev libelf-dev libcli11-dev libfmt-dev libspdlog-dev libexpected-dev
+    libzydis-dev libbpf-dev libelf-dev libcli11-dev libfmt-dev libspdlog-dev
     nlohmann-json3-dev zlib1g-dev libzstd-dev liblzma-dev liblz4-dev
     libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev clang-format-14
     # building level 1's kernel and the KVM extension

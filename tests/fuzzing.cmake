@@ -39,7 +39,7 @@ function(sm_fuzz_objects list_name)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
     add_custom_command(OUTPUT ${object}
       COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${SM_CLANGXX} -std=c++20 -g -O1 -Wall -Wextra
-              -I${CMAKE_SOURCE_DIR} ${arg_INCLUDES} -fsanitize=fuzzer-no-link,address,undefined
+              -I${CMAKE_SOURCE_DIR} -I${CMAKE_SOURCE_DIR}/include ${arg_INCLUDES} -fsanitize=fuzzer-no-link,address,undefined
               -fno-sanitize-recover=all -DFMT_SHARED -MD -MF ${object}.d
               -c ${CMAKE_SOURCE_DIR}/${source} -o ${object}
       DEPENDS ${CMAKE_SOURCE_DIR}/${source} ${arg_DEPENDS}

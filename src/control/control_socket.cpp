@@ -204,4 +204,8 @@ Result<HookReply> send_command(const std::string& path, const HookCommand& comma
     return parse_reply(in.substr(0, in.find('\n')));
 }
 
+Result<HookReply> send_command(const std::string& path, const HookCommand& command) {
+    return send_command(path, command, std::chrono::seconds(60));
+}
+
 } // namespace shadowmon

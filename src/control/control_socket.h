@@ -14,9 +14,6 @@
 
 namespace shadowmon {
 
-/// Where the trace of a VM listens: one socket per VMM, in a folder that only its owner enters.
-std::string control_path(pid_t vmm);
-
 /// The end of a running trace: a Unix socket on which others ask for its hooks. Lives in the
 /// thread of the trace, which polls it; never blocks. Only root and the trace's own user are
 /// answered. A client gets a bounded buffer and one answer per line; one that sends more than
@@ -67,6 +64,6 @@ class ControlServer {
 
 /// The other end: sends one command to the trace that listens at `path` and waits for its answer.
 Result<HookReply> send_command(const std::string& path, const HookCommand& command,
-                               std::chrono::seconds patience = std::chrono::seconds(60));
+                               std::chrono::seconds patience);
 
 } // namespace shadowmon

@@ -124,6 +124,8 @@ std::string encode(const HookReply& reply) {
     for (const HookStatus& hook : reply.hooks)
         hooks.push_back(to_json(hook));
     json out = {{"hooks", std::move(hooks)}, {"notes", reply.notes}};
+    if (reply.pause_tsc)
+        out["pause_tsc"] = reply.pause_tsc;
     if (!reply.error.empty())
         out["error"] = reply.error;
     return dump(out);
@@ -172,6 +174,7 @@ Result<HookReply> parse_reply(const std::string& line) {
     HookReply reply;
     reply.error = take_text(object, "error", bad);
     reply.notes = take_texts(object, "notes", bad);
+    reply.pause_tsc = take_count(object, "pause_tsc", bad);
     if (auto hooks = object.find("hooks"); hooks != object.end()) {
         for (const json& hook : hooks->is_array() ? *hooks : json::array({nullptr})) {
             if (hook.is_object())

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "src/events/clock_map.h"
-#include "src/events/event.h"
 #include "src/events/irq_pairing.h"
 #include "src/events/ring_reader.h"
+#include <shadowmonitor/event.h>
 
 #include <cstdint>
 #include <functional>

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/events/event.h"
+#include <shadowmonitor/event.h>
+
+#include "abi/events.h"
 
 #include <array>
 #include <bit>
 #include <type_traits>
 
 namespace shadowmon {
+
+static_assert(event_types == SM_EVENT_TYPES);
+static_assert(sizeof(Comm) == SM_COMM_SIZE);
 
 std::string_view event_type_name(unsigned type) {
     constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/events/lost_counter.h"
+#include <shadowmonitor/lost_counter.h>
+
+#include "src/events/ring_reader.h"
 
 #include <numeric>
 
 namespace shadowmon {
 namespace {
 
-uint64_t sum(const RingReader::TypeCounts& counts) {
+uint64_t sum(const TypeCounts& counts) {
     return std::accumulate(counts.begin(), counts.end(), uint64_t{0});
 }
 
@@ -25,7 +27,7 @@ LostCounter::LostCounter(std::span<const RingReader> rings) {
         unreported_ += difference(sum(loss.dropped), sum(ring.reported_lost()));
         if (ring.broken()) {
             ++broken_rings_;
-            const RingReader::TypeCounts recorded = ring.recorded();
+            const TypeCounts recorded = ring.recorded();
             // A notice of loss is no event of the guest; what it tells is in `dropped`.
             for (unsigned type = SM_EVENT_LOST + 1; type < SM_EVENT_TYPES; ++type)
                 loss.abandoned[type] = difference(recorded[type], ring.read()[type]);
@@ -35,8 +37,8 @@ LostCounter::LostCounter(std::span<const RingReader> rings) {
     }
 }
 
-RingReader::TypeCounts LostCounter::by_type() const {
-    RingReader::TypeCounts counts{};
+TypeCounts LostCounter::by_type() const {
+    TypeCounts counts{};
     for (const RingLoss& loss : rings_) {
         for (size_t type = 0; type < counts.size(); ++type)
             counts[type] += loss.dropped[type] + loss.abandoned[type];

@@ -3,9 +3,9 @@
 
 #include "abi/config.h"
 #include "src/events/decoder.h"
-#include "src/events/event.h"
-#include "src/events/lost_counter.h"
 #include "src/events/ring_reader.h"
+#include <shadowmonitor/event.h>
+#include <shadowmonitor/lost_counter.h>
 
 #include <chrono>
 #include <cstdint>

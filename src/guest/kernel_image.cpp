@@ -35,7 +35,7 @@ constexpr uint64_t upper_levels(uint64_t size) { return 16 + size / (1u << 30); 
 constexpr uint64_t tables_for(uint64_t size) { return upper_levels(size) + size / (2u << 20); }
 
 template <typename... Args>
-tl::unexpected<Error> fail_code(int code, fmt::format_string<Args...> format, Args&&... args) {
+Failure fail_code(int code, fmt::format_string<Args...> format, Args&&... args) {
     return fail(Error(fmt::format(format, std::forward<Args>(args)...), code));
 }
 

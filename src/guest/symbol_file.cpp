@@ -17,7 +17,7 @@ namespace shadowmon {
 namespace {
 
 /// Another look at the guest would not change it: ENOEXEC.
-tl::unexpected<Error> of_another(const std::string& file, const std::string& why) {
+Failure of_another(const std::string& file, const std::string& why) {
     return fail(Error(fmt::format("{} is not of the guest's kernel: {}", file, why), ENOEXEC));
 }
 
@@ -74,7 +74,7 @@ struct EndElf {
 };
 using ElfFile = std::unique_ptr<Elf, EndElf>;
 
-tl::unexpected<Error> no_vmlinux(const std::string& name, const std::string& why) {
+Failure no_vmlinux(const std::string& name, const std::string& why) {
     return failf("{} is no vmlinux: {}", name, why);
 }
 

@@ -111,14 +111,16 @@ Explanation explain(const HookPlanner& planner, const KernelInfo& kernel, Gva at
         out.symbol = in_module(planner.module(), symbol->name);
         out.offset = at.value - symbol->value;
     }
-    out.judgement = planner.judge(at);
+    const Judgement judgement = planner.judge(at);
+    if (judgement.refusal != Refusal::none)
+        out.reason = name(judgement.refusal);
     auto there = map.instruction(at);
     out.call_site = there && is_nop(*there) && there->length() == call_hook_size &&
-                    (out.judgement.gate == Gate::call || out.judgement.refusal == Refusal::ftrace);
+                    (judgement.gate == Gate::call || judgement.refusal == Refusal::ftrace);
     if (const Function* function = map.function(at)) {
         out.function_start = function->start;
         out.function_end = function->end;
-        out.around = list_around(planner, kernel, *function, at, out.judgement.displaced);
+        out.around = list_around(planner, kernel, *function, at, judgement.displaced);
     }
     auto plan = planner.plan(at);
     if (!plan) {
@@ -128,7 +130,7 @@ Explanation explain(const HookPlanner& planner, const KernelInfo& kernel, Gva at
     if (plan->gate == Gate::call) {
         // Nothing has to run elsewhere.
     } else if (auto status = list_pieces(planner, kernel, *plan, page, out.pieces); !status) {
-        out.judgement = {Refusal::out_of_reach};
+        out.reason = name(Refusal::out_of_reach);
         out.refusal = fmt::format("{} cannot be hooked: {} ({})", planner.where(at),
                                   describe(Refusal::out_of_reach), status.error().message());
         out.pieces.clear();

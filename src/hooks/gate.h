@@ -5,14 +5,9 @@
 
 #include <array>
 #include <cstddef>
+#include <shadowmonitor/hooks.h>
 
 namespace shadowmon {
-
-/// How the guest comes from a hook into the compartment.
-enum class Gate {
-    interrupt, ///< INT 20, for any instruction
-    call,      ///< CALL, in place of the 5-byte NOP at which ftrace keeps a function's tracers
-};
 
 /// One word, for lists and machines.
 const char* name(Gate gate);

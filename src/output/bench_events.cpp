@@ -13,7 +13,7 @@
 #include "abi/layout.h"
 #include "src/events/merger.h"
 #include "src/output/output.h"
-#include "src/output/summary.h"
+#include <shadowmonitor/summary.h>
 
 #include <benchmark/benchmark.h>
 #include <fcntl.h>

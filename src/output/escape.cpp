@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/output/escape.h"
+#include <shadowmonitor/escape.h>
 
 #include <algorithm>
 #include <cstdint>

@@ -69,14 +69,4 @@ class JsonOutput final : public Output {
     TimeFormat time_;
 };
 
-/// One object, no newline, with the keys
-///   "kind": "summary", "events", "by_kind": {kind: number, ...}, "first", "last" (times or
-///   null), "late", "lost", "lost_by_kind", "lost_by_ring": [{"ring", "dropped": {kind:
-///   number}, "abandoned": {kind: number}, "missing"}], "broken_rings", "processes": [{"pid",
-///   "comm", "events", "syscalls", "switches"}], "process_count", "syscalls": [{"name", "nr",
-///   "compat", "calls", "returns", "errors"}], "syscall_count", "hooks": [{"name", "hits"}],
-///   "hook_count", "irqs": [{"handler", "entries", "timed", "unpaired", "total_ns"}], "irq_count",
-///   "figures": {key: number}
-std::string to_json(const Summary& summary);
-
 } // namespace shadowmon

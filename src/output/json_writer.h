@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/events/event.h"
-#include "src/output/escape.h"
 #include "src/output/writer.h"
+#include <shadowmonitor/escape.h>
+#include <shadowmonitor/event.h>
 
 namespace shadowmon {
 
@@ -33,7 +33,7 @@ class JsonWriter : public Writer {
 
     void hex_string(uint64_t value) { text("\"").hex(value).text("\""); }
 
-    void comm(const Comm& comm) { string<SM_COMM_SIZE>(comm.view()); }
+    void comm(const Comm& comm) { string<sizeof(Comm)>(comm.view()); }
 
     /// Any bytes, at most Max of them.
     template <size_t Max> void string(std::string_view bytes) {
@@ -53,9 +53,9 @@ class JsonWriter : public Writer {
 };
 
 /// {"syscall_enter":8,...}: the types that were counted.
-inline void put_type_counts(JsonWriter& w, const std::array<uint64_t, SM_EVENT_TYPES>& counts) {
+inline void put_type_counts(JsonWriter& w, const TypeCounts& counts) {
     const char* separator = "{\"";
-    for (unsigned type = 0; type < SM_EVENT_TYPES; ++type) {
+    for (unsigned type = 0; type < event_types; ++type) {
         if (counts[type] == 0)
             continue;
         w.text(separator).text(event_type_name(type)).text("\":");

@@ -14,6 +14,13 @@ Result<OutputFormat> parse_output_format(std::string_view name) {
     return failf("there is no output format \"{}\"; there are: text, json", name);
 }
 
+Result<std::unique_ptr<Output>> open_output(OutputFormat format, const std::string& path) {
+    auto sink = Sink::open(path);
+    if (!sink)
+        return fail(sink.error());
+    return make_output(format, std::move(*sink));
+}
+
 std::unique_ptr<Output> make_output(OutputFormat format, Sink sink) {
     if (format == OutputFormat::kJson)
         return std::make_unique<JsonOutput>(std::move(sink));

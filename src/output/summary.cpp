@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/output/summary.h"
+#include <shadowmonitor/summary.h>
 
 #include "src/events/syscall_names.h"
 

@@ -2,8 +2,8 @@
 #include "src/output/text_output.h"
 
 #include "src/events/decoder.h"
-#include "src/output/escape.h"
 #include "src/output/writer.h"
+#include <shadowmonitor/escape.h>
 
 #include <variant>
 
@@ -42,9 +42,9 @@ void put_call(Writer& w, const Syscall& call) {
         w.text("@32");
 }
 
-void put_counts(Writer& w, const std::array<uint64_t, SM_EVENT_TYPES>& counts) {
+void put_counts(Writer& w, const TypeCounts& counts) {
     const char* separator = " (";
-    for (unsigned type = 0; type < SM_EVENT_TYPES; ++type) {
+    for (unsigned type = 0; type < event_types; ++type) {
         if (counts[type] == 0)
             continue;
         w.text(separator).text(event_type_name(type)).text(" ").decimal(counts[type]);

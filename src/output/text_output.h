@@ -45,6 +45,4 @@ class TextOutput final : public Output {
     uint64_t day_ = ~uint64_t{0};
 };
 
-std::string to_text(const Summary& summary);
-
 } // namespace shadowmon

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/output/escape.h"
 #include "src/output/text_output.h"
+#include <shadowmonitor/escape.h>
 
 #include <fmt/format.h>
 #include <iterator>
@@ -8,7 +8,7 @@
 namespace shadowmon {
 namespace {
 
-using Counts = RingReader::TypeCounts;
+using Counts = TypeCounts;
 
 void put_types(std::string& out, const Counts& counts, std::string_view indent) {
     for (unsigned type = 0; type < counts.size(); ++type) {

@@ -4,15 +4,9 @@
 #include "abi/guest_offer.h"
 #include "abi/kvm_views.h"
 #include "src/guest/kernel_info.h"
+#include <shadowmonitor/options.h>
 
 namespace shadowmon {
-
-/// How the compartment comes by its address range in the guest.
-enum class Placement {
-    automatic, ///< as host, or what the guest has reserved, with an offer or without one
-    host,      ///< the host finds the range free and takes it; the guest has no part in it
-    guest      ///< a module in the guest has reserved the range and offers it (abi/guest_offer.h)
-};
 
 /// The page-table entry that leads to the compartment's range.
 struct TableEntry {

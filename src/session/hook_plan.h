@@ -4,22 +4,10 @@
 #include "src/guest/kernel_info.h"
 #include "src/session/hook_set.h"
 
-#include <string>
+#include <shadowmonitor/options.h>
 #include <vector>
 
 namespace shadowmon {
-
-/// What to watch, as the user names it.
-struct MonitorSet {
-    bool syscalls = false;
-    bool switches = false;
-    bool irq = false; ///< planned by irq_plan.h
-
-    bool any() const { return syscalls || switches || irq; }
-
-    /// "syscalls,switches,irq"; the error lists what there is.
-    static Result<MonitorSet> parse(const std::string& names);
-};
 
 /// Finds the functions of the monitors in the guest's kernel and a place for the hook
 /// in each. Fails naming the function that has none. Functions that only some kernels

@@ -122,6 +122,7 @@ Status HookSet::stage_one(const HookRequest& request, std::vector<uint32_t>& ids
         return fail(status.error().in(request.name));
     }
     hooks_[*id] = {request, State::staged, {}, resume};
+    places_[at] = *id;
     ids.push_back(*id);
     return {};
 }
@@ -138,11 +139,13 @@ Result<std::vector<uint32_t>> HookSet::stage(std::span<const HookRequest> reques
 }
 
 void HookSet::let_go(std::map<uint32_t, Hook>::iterator hook) {
-    if (hook->second.gone)
+    if (hook->second.gone) {
         spent_.push_back(hook->first);
-    else
+    } else {
         leaving_.push_back(
             {hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
+        places_.erase(hook->second.at());
+    }
     hooks_.erase(hook);
 }
 
@@ -310,6 +313,7 @@ Result<HookSet::Change> HookSet::let_modules_go(Views& views, std::span<const ui
             note_retired(id, why);
         leaving_.push_back({std::nullopt, rip_of(hook.request.displaced), hook.resume});
         hook.gone = true;
+        places_.erase(hook.at());
     }
     return change;
 }
@@ -395,9 +399,8 @@ Result<std::vector<uint32_t>> HookSet::select(const std::vector<std::string>& wo
 }
 
 bool HookSet::covers(Gva at, size_t size) const {
-    return std::any_of(hooks_.begin(), hooks_.end(), [&](const auto& entry) {
-        return !entry.second.gone && entry.second.at() < at + size && at < entry.second.end();
-    });
+    auto behind = places_.lower_bound(at + size);
+    return behind != places_.begin() && at < hooks_.at(std::prev(behind)->second).end();
 }
 
 std::vector<std::pair<Gva, std::vector<std::byte>>> HookSet::covered() const {

@@ -186,6 +186,7 @@ class HookSet {
 
     Parts parts_;
     std::map<uint32_t, Hook> hooks_;
+    std::map<Gva, uint32_t> places_; ///< of all of them, by where they begin; none overlap
     uint32_t next_id_ = 0;
     std::deque<uint32_t> free_ids_;
 

@@ -44,9 +44,8 @@ std::string size_text(uint64_t bytes) {
 
 } // namespace
 
-Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<Views> views,
-                                                            const SessionOptions& options,
-                                                            const StepLog& log) {
+Result<std::unique_ptr<MonitorSession>>
+MonitorSession::arm(std::unique_ptr<Views> views, const Options& options, const Log& log) {
     auto memory = LiveMemory::of(*views);
     if (!memory)
         return fail(memory.error());
@@ -61,8 +60,8 @@ Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<View
     return session;
 }
 
-Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLog& log) {
-    auto guest = survey_guest(*views_, memory_, options.symbols ? &*options.symbols : nullptr, log);
+Status MonitorSession::look_at_guest(const Options& options, const Log& log) {
+    auto guest = survey_guest(*views_, memory_, options.symbols.get(), log);
     if (!guest)
         return fail(guest.error());
     cpus_ = std::move(guest->cpus);
@@ -109,9 +108,9 @@ Status MonitorSession::look_at_guest(const SessionOptions& options, const StepLo
     return {};
 }
 
-sm_config MonitorSession::guest_config(const SessionOptions& options) const {
+sm_config MonitorSession::guest_config(const Options& options) const {
     sm_config config{};
-    config.full_mode = options.full_mode;
+    config.full_mode = options.when_full == WhenFull::block ? SM_FULL_BLOCK : SM_FULL_DROP;
     config.task_size = kernel_->task_size;
     config.direct_map = kernel_->image.direct_map.value;
     config.la57 = kernel_->image.levels == 5;
@@ -128,7 +127,7 @@ sm_config MonitorSession::guest_config(const SessionOptions& options) const {
     return config;
 }
 
-Status MonitorSession::build(const SessionOptions& options, const StepLog& log) {
+Status MonitorSession::build(const Options& options, const Log& log) {
     auto payload = PayloadImage::parse(embedded_payload());
     if (!payload)
         return fail(payload.error());
@@ -146,7 +145,7 @@ Status MonitorSession::build(const SessionOptions& options, const StepLog& log) 
 
     Geometry geometry;
     geometry.slots = slots_for(info->nr_vcpus);
-    geometry.ring_size = options.ring_size;
+    geometry.ring_size = static_cast<uint32_t>(options.ring_size);
     geometry.capacity = options.hook_capacity;
     geometry.text_size = static_cast<uint32_t>(payload->text().size);
     geometry.rodata_size = static_cast<uint32_t>(payload->rodata().size);
@@ -202,7 +201,7 @@ Status MonitorSession::start_reading() {
     return {};
 }
 
-Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog& log) {
+Status MonitorSession::place_hooks(const Options& options, const Log& log) {
     auto region = region_->bytes();
     uint32_t slots = layout_->geometry().slots;
     auto table = HookTable::make(hooks_in(*layout_, region), layout_->geometry().capacity);
@@ -248,13 +247,13 @@ Status MonitorSession::place_hooks(const SessionOptions& options, const StepLog&
     return {};
 }
 
-void MonitorSession::introduce(const HookStatus& hook, const StepLog& log) {
+void MonitorSession::introduce(const HookStatus& hook, const Log& log) {
     name_hook(hook);
     log(fmt::format("hook {} ({}) in {} at {:#x}: {}", hook.id, hook.gate, hook.name, hook.address,
                     hooks_->request(hook.id).displaced.instructions.front().text()));
 }
 
-Status MonitorSession::hook_modules(const SessionOptions& options, const StepLog& log) {
+Status MonitorSession::hook_modules(const Options& options, const Log& log) {
     if (!wants_modules_)
         return {};
     auto ids = user_hooks_->add_in_modules(options.hooks, options.hook_limit);
@@ -285,7 +284,7 @@ std::string MonitorSession::function_name(Gva at) const {
     return std::string(symbol->name);
 }
 
-Status MonitorSession::open_way(const StepLog& log) {
+Status MonitorSession::open_way(const Log& log) {
     kvm_views_enable enable{};
     enable.gate_gva = SM_COMPARTMENT_GVA;
     enable.gate_len = SM_COMPARTMENT_SIZE;

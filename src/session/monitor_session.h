@@ -14,22 +14,12 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <shadowmonitor/options.h>
+#include <shadowmonitor/vm.h>
 #include <string>
 #include <vector>
 
 namespace shadowmon {
-
-struct SessionOptions {
-    MonitorSet monitors;
-    std::vector<std::string> hooks;                 ///< that the user names
-    std::optional<uint64_t> hook_limit;             ///< events per second of each of them
-    uint32_t hook_capacity = default_hook_capacity; ///< hooks at a time, those added later too
-    bool call_gate = true;                          ///< hooks by CALL where they are possible
-    Placement placement = Placement::automatic;
-    uint32_t ring_size = 1u << 20;
-    sm_full_mode full_mode = SM_FULL_DROP;
-    std::optional<SymbolFile> symbols; ///< what the user knows of the guest's kernel
-};
 
 /// What events took in the shadow view, from the claim of a slot to right before its
 /// release, in TSC ticks of the guest; about one event of SM_SAMPLE_PERIOD is timed.
@@ -39,9 +29,6 @@ struct ShadowTime {
     uint64_t cut = 0; ///< samples left out because the host ran in the middle of them
 };
 
-/// Told about each step of attaching, for a log.
-using StepLog = std::function<void(const std::string&)>;
-
 /// A VM being watched: its views, the compartment and the hooks in the guest's text.
 /// Owns all of it; destroying it undoes all of it (the kernel does, when the views
 /// fd closes), and so does any failure on the way. One thread uses it.
@@ -50,7 +37,7 @@ class MonitorSession {
     /// Looks at the guest, plans, builds the compartment and arms the VM. On return
     /// events flow. `views` are fresh ones.
     [[nodiscard]] static Result<std::unique_ptr<MonitorSession>>
-    arm(std::unique_ptr<Views> views, const SessionOptions& options, const StepLog& log);
+    arm(std::unique_ptr<Views> views, const Options& options, const Log& log);
 
     Merger& merger() { return *merger_; }
     const Views& views() const { return *views_; }
@@ -120,18 +107,18 @@ class MonitorSession {
     MonitorSession(std::unique_ptr<Views> views, LiveMemory memory)
         : views_(std::move(views)), memory_(std::move(memory)) {}
 
-    Status look_at_guest(const SessionOptions& options, const StepLog& log);
-    Status build(const SessionOptions& options, const StepLog& log);
-    Status place_hooks(const SessionOptions& options, const StepLog& log);
+    Status look_at_guest(const Options& options, const Log& log);
+    Status build(const Options& options, const Log& log);
+    Status place_hooks(const Options& options, const Log& log);
     void tell_hooks_changed();
     void name_hook(const HookStatus& hook);
-    void introduce(const HookStatus& hook, const StepLog& log);
+    void introduce(const HookStatus& hook, const Log& log);
     void note(const std::vector<std::string>& notes);
     std::string function_name(Gva at) const;
-    Status open_way(const StepLog& log);
-    Status hook_modules(const SessionOptions& options, const StepLog& log);
+    Status open_way(const Log& log);
+    Status hook_modules(const Options& options, const Log& log);
     Status start_reading();
-    sm_config guest_config(const SessionOptions& options) const;
+    sm_config guest_config(const Options& options) const;
 
     std::unique_ptr<Views> views_;
     LiveMemory memory_;

@@ -13,7 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using std::chrono::steady_clock;
 
 // Rings are read without anybody telling that they hold something (telling would cost
 // the guest an exit): often while events come, seldom while none do.
@@ -24,7 +23,6 @@ constexpr size_t full_batch = 4096; // as many events in one poll: look again at
 constexpr seconds panic_interval{1};
 constexpr seconds clock_interval{30};
 constexpr seconds settle_time{5}; // for vCPUs to finish their last event
-constexpr unsigned disable_seconds = 20;
 constexpr uint64_t max_told_incidents = 20;
 
 bool gone(const Error& error) { return error.code() == ENODEV || error.code() == ESRCH; }
@@ -51,6 +49,11 @@ const char* describe(TraceEnd end) {
     return "";
 }
 
+TraceLoop::TraceLoop(MonitorSession& session, const Callbacks& callbacks, int vmm_pidfd)
+    : session_(session), callbacks_(callbacks), vmm_pidfd_(vmm_pidfd),
+      next_panic_check_(Clock::now() + panic_interval),
+      next_clock_sync_(Clock::now() + clock_interval) {}
+
 TraceEnd TraceLoop::fail_with(Error error) {
     if (gone(error)) {
         vm_gone_ = true;
@@ -60,17 +63,24 @@ TraceEnd TraceLoop::fail_with(Error error) {
     return TraceEnd::failed;
 }
 
+void TraceLoop::notice(const std::string& what) const {
+    if (callbacks_.notice)
+        callbacks_.notice(what);
+}
+
+void TraceLoop::count(const Event& event) {
+    events_++;
+    if (callbacks_.event)
+        callbacks_.event(event);
+}
+
 size_t TraceLoop::pump() {
-    size_t n = session_.merger().poll([&](const Event& event) {
-        collector_.event(event);
-        output_.event(event);
-    });
-    events_ += n;
+    size_t n = session_.merger().poll([&](const Event& event) { count(event); });
     for (const Error& error : session_.merger().take_errors())
-        notice_(error.message());
+        notice(error.message());
     tell_news();
-    if (n > 0 && !output_error_)
-        if (auto status = output_.flush(); !status)
+    if (n > 0 && callbacks_.batch_end && !output_error_)
+        if (auto status = callbacks_.batch_end(); !status)
             output_error_ = status.error();
     session_.tick();
     return n;
@@ -79,38 +89,32 @@ size_t TraceLoop::pump() {
 /// Hooks that went because of the guest.
 void TraceLoop::tell_news() {
     auto news = session_.take_news();
-    for (const RetiredHook& retired : news.retired) {
-        Event event = session_.event_of(retired);
-        collector_.event(event);
-        output_.event(event);
-    }
+    for (const RetiredHook& retired : news.retired)
+        if (callbacks_.event)
+            callbacks_.event(session_.event_of(retired));
     for (const std::string& note : news.notes)
         incident(note);
-    if (!news.retired.empty() && !output_error_)
-        if (auto status = output_.flush(); !status)
+    if (!news.retired.empty() && callbacks_.batch_end && !output_error_)
+        if (auto status = callbacks_.batch_end(); !status)
             output_error_ = status.error();
 }
 
-void TraceLoop::answer_commands() {
-    if (!control_)
-        return;
-    control_->serve([this](const HookCommand& command) {
-        return session_.answer(command, [this] {
-            pump();
-            // A vCPU that waits for room would wait for the whole of it.
-            if (auto events = session_.take_events(); events && !deferred_)
-                deferred_ = react(*events);
-            (void)session_.resume_parked();
-        });
+HookReply TraceLoop::answer(const HookCommand& command) {
+    return session_.answer(command, [this] {
+        pump();
+        // A vCPU that waits for room would wait for the whole of it.
+        if (auto events = session_.take_events(); events && !deferred_)
+            deferred_ = react(*events);
+        (void)session_.resume_parked();
     });
 }
 
 /// Something that a guest can cause as often as it likes: the first ones are told.
 void TraceLoop::incident(const std::string& what) {
     if (++incidents_ < max_told_incidents)
-        notice_(what);
+        notice(what);
     else if (incidents_ == max_told_incidents)
-        notice_(what + " (further ones are only counted)");
+        notice(what + " (further ones are only counted)");
 }
 
 void TraceLoop::free_stray_slots() {
@@ -119,7 +123,7 @@ void TraceLoop::free_stray_slots() {
         // The trace goes on without the slots that are lost.
         if (!gone(freed.error()) && freed.error().code() != EINTR &&
             !std::exchange(told_blind_, true))
-            notice_(freed.error().in("look for slots that nobody holds").message());
+            notice(freed.error().in("look for slots that nobody holds").message());
         return;
     }
     for (const FreedSlot& slot : *freed)
@@ -147,125 +151,174 @@ std::optional<TraceEnd> TraceLoop::react(const std::vector<kvm_views_event>& eve
     return std::nullopt;
 }
 
-TraceEnd TraceLoop::run(std::optional<milliseconds> duration) {
-    auto start = steady_clock::now();
-    auto next_panic_check = start + panic_interval;
-    auto next_clock_sync = start + clock_interval;
-    milliseconds wait = busy_wait;
-    for (;;) {
-        size_t n = pump();
-        if (output_error_) {
-            error_ = output_error_;
-            return TraceEnd::output;
-        }
-        if (auto status = session_.resume_parked(); !status)
-            return fail_with(status.error());
-        free_stray_slots();
-        if (n > 0 || session_.merger().holding())
-            wait = busy_wait;
-        else
-            wait = std::min(wait * 2, idle_wait);
-        if (n >= full_batch)
-            wait = milliseconds(0);
+/// All that needs no waiting; sets `wait_`.
+std::optional<TraceEnd> TraceLoop::work() {
+    size_t n = pump();
+    if (output_error_) {
+        error_ = output_error_;
+        return TraceEnd::output;
+    }
+    if (auto status = session_.resume_parked(); !status)
+        return fail_with(status.error());
+    free_stray_slots();
+    if (n > 0 || session_.merger().holding())
+        wait_ = busy_wait;
+    else
+        wait_ = std::clamp(wait_ * 2, busy_wait, idle_wait);
+    if (n >= full_batch)
+        wait_ = milliseconds(0);
 
-        auto now = steady_clock::now();
+    auto now = Clock::now();
+    if (now >= next_panic_check_) {
+        next_panic_check_ = now + panic_interval;
+        if (session_.guest_panicked())
+            return TraceEnd::panic;
+        session_.check_modules();
+    }
+    if (now >= next_clock_sync_) {
+        next_clock_sync_ = now + clock_interval;
+        session_.resync_clock();
+    }
+    return std::nullopt;
+}
+
+/// Waits until somebody wants something, and does it.
+std::optional<TraceEnd> TraceLoop::look(milliseconds wait, int stop_fd) {
+    std::vector<pollfd> fds = {
+        {session_.views().fd(), POLLIN, 0}, {vmm_pidfd_, POLLIN, 0}, {stop_fd, POLLIN, 0}};
+    if (control_)
+        control_->add_to(fds);
+    if (::poll(fds.data(), fds.size(), static_cast<int>(wait.count())) < 0) {
+        if (errno == EINTR)
+            return std::nullopt;
+        return fail_with(Error::from_errno("wait for the VM"));
+    }
+    if (control_)
+        control_->serve([this](const HookCommand& command) { return answer(command); });
+    if (deferred_)
+        return *deferred_;
+    if (fds[2].revents)
+        return TraceEnd::asked;
+    if (fds[0].revents & POLLIN) {
+        auto events = session_.take_events();
+        if (!events)
+            return fail_with(events.error());
+        if (auto end = react(*events))
+            return end;
+    }
+    if ((fds[0].revents & (POLLHUP | POLLERR)) || fds[1].revents) {
+        vm_gone_ = true;
+        return TraceEnd::vm_gone;
+    }
+    return std::nullopt;
+}
+
+TraceEnd TraceLoop::run(std::optional<milliseconds> duration, int stop_fd) {
+    auto start = Clock::now();
+    for (;;) {
+        if (auto end = work())
+            return *end;
+        milliseconds wait = wait_;
         if (duration) {
-            auto left = std::chrono::ceil<milliseconds>(start + *duration - now);
+            auto left = std::chrono::ceil<milliseconds>(start + *duration - Clock::now());
             if (left <= milliseconds(0))
                 return TraceEnd::time_over;
             wait = std::min(wait, left);
         }
-        if (now >= next_panic_check) {
-            next_panic_check = now + panic_interval;
-            if (session_.guest_panicked())
-                return TraceEnd::panic;
-            session_.check_modules();
-        }
-        if (now >= next_clock_sync) {
-            next_clock_sync = now + clock_interval;
-            session_.resync_clock();
-        }
-
-        std::vector<pollfd> fds = {{session_.views().fd(), POLLIN, 0},
-                                   {vmm_pidfd_, POLLIN, 0},
-                                   {signals_.fd(), POLLIN, 0}};
-        if (control_)
-            control_->add_to(fds);
-        if (::poll(fds.data(), fds.size(), static_cast<int>(wait.count())) < 0 && errno != EINTR)
-            return fail_with(Error::from_errno("wait for the VM"));
-        answer_commands();
-        if (deferred_)
-            return *deferred_;
-        if (fds[2].revents && signals_.take())
-            return TraceEnd::asked;
-        if (fds[0].revents & POLLIN) {
-            auto events = session_.take_events();
-            if (!events)
-                return fail_with(events.error());
-            if (auto end = react(*events))
-                return *end;
-        }
-        if ((fds[0].revents & (POLLHUP | POLLERR)) || fds[1].revents) {
-            vm_gone_ = true;
-            return TraceEnd::vm_gone;
-        }
+        if (auto end = look(wait, stop_fd))
+            return *end;
     }
 }
 
-Status TraceLoop::finish() {
+Result<int> TraceLoop::fd() {
+    if (!waiting_) {
+        auto made = WaitSet::make();
+        if (!made)
+            return fail(made.error());
+        waiting_ = std::move(*made);
+        SM_TRY(watch());
+        SM_TRY(waiting_->wake_in(milliseconds(0)));
+    }
+    return waiting_->fd();
+}
+
+Status TraceLoop::watch() {
+    std::vector<pollfd> fds = {{session_.views().fd(), POLLIN, 0}, {vmm_pidfd_, POLLIN, 0}};
+    if (control_)
+        control_->add_to(fds);
+    return waiting_->watch(fds);
+}
+
+std::optional<TraceEnd> TraceLoop::dispatch() {
+    if (auto end = work())
+        return end;
+    if (auto end = look(milliseconds(0)))
+        return end;
+    if (!waiting_)
+        return std::nullopt;
+    // Clients of the control socket come and go.
+    if (auto status = watch(); !status)
+        return fail_with(status.error());
+    if (auto status = waiting_->wake_in(wait_); !status)
+        return fail_with(status.error());
+    return std::nullopt;
+}
+
+/// Keeps the first problem; that the VM has ended is none.
+void TraceLoop::note(const Status& status, Status& first) {
+    if (status)
+        return;
+    if (gone(status.error())) {
+        vm_gone_ = true;
+        return;
+    }
+    notice(status.error().message());
+    if (first)
+        first = status;
+}
+
+Status TraceLoop::stop() {
     Status first;
-    auto note = [&](const Status& status) {
-        if (status)
-            return;
-        if (gone(status.error())) {
-            vm_gone_ = true;
-            return;
-        }
-        notice_(status.error().message());
-        if (first)
-            first = status;
-    };
-    if (!vm_gone_) {
-        auto reverted = session_.revert_hooks();
-        // The guest may have overwritten a hook. Undoing puts back what can be put back.
-        if (!reverted && reverted.error().code() != ESTALE)
-            note(reverted);
-        // A vCPU that waits for room in its ring gets it; one that the VMM keeps paused
-        // within the gate is left to the kernel.
-        auto deadline = steady_clock::now() + settle_time;
-        while (!session_.quiet() && steady_clock::now() < deadline) {
-            pollfd fds[] = {{session_.views().fd(), POLLIN, 0}};
-            if (::poll(fds, 1, static_cast<int>(busy_wait.count())) > 0) {
-                if (fds[0].revents & (POLLHUP | POLLERR)) {
-                    vm_gone_ = true;
-                    break;
-                }
-                if (auto events = session_.take_events())
-                    (void)react(*events);
+    if (vm_gone_)
+        return first;
+    auto reverted = session_.revert_hooks();
+    // The guest may have overwritten a hook. Undoing puts back what can be put back.
+    if (!reverted && reverted.error().code() != ESTALE)
+        note(reverted, first);
+    // A vCPU that waits for room in its ring gets it; one that the VMM keeps paused
+    // within the gate is left to the kernel.
+    auto deadline = Clock::now() + settle_time;
+    while (!session_.quiet() && Clock::now() < deadline) {
+        pollfd fds[] = {{session_.views().fd(), POLLIN, 0}};
+        if (::poll(fds, 1, static_cast<int>(busy_wait.count())) > 0) {
+            if (fds[0].revents & (POLLHUP | POLLERR)) {
+                vm_gone_ = true;
+                break;
             }
-            pump();
-            note(session_.resume_parked());
-            free_stray_slots();
+            if (auto events = session_.take_events())
+                (void)react(*events);
         }
         pump();
-        note(session_.resume_parked());
+        note(session_.resume_parked(), first);
+        free_stray_slots();
     }
+    pump();
+    note(session_.resume_parked(), first);
+    return first;
+}
+
+Status TraceLoop::detach() {
+    Status first;
     // Also without a VM: it waits for nothing then.
-    {
-        Signals::Interrupting interrupting(signals_, disable_seconds);
-        auto disabled = session_.detach();
-        if (!disabled && disabled.error().code() == EINTR)
-            disabled = fail(Error("the VM still has a vCPU inside the monitor's gate (is the VM "
-                                  "paused?): the kernel takes the rest out as soon as it runs on",
-                                  EINTR));
-        note(disabled);
-    }
-    events_ += session_.merger().drain([&](const Event& event) {
-        collector_.event(event);
-        output_.event(event);
-    });
+    auto disabled = session_.detach();
+    if (!disabled && disabled.error().code() == EINTR)
+        disabled = fail(Error("the VM still has a vCPU inside the monitor's gate (is the VM "
+                              "paused?): the kernel takes the rest out as soon as it runs on",
+                              EINTR));
+    note(disabled, first);
+    session_.merger().drain([&](const Event& event) { count(event); });
     for (const Error& error : session_.merger().take_errors())
-        notice_(error.message());
+        notice(error.message());
     tell_news();
     tell_conflicts();
     return first;
@@ -278,14 +331,14 @@ void TraceLoop::tell_conflicts() {
     if (places == 0)
         return;
     if (was_reset_)
-        notice_(fmt::format("the guest was reset with the hooks in its kernel: {} of the patched "
-                            "places had been overwritten by then; nothing of the monitor is left "
-                            "in it",
-                            places));
+        notice(fmt::format("the guest was reset with the hooks in its kernel: {} of the patched "
+                           "places had been overwritten by then; nothing of the monitor is left "
+                           "in it",
+                           places));
     else
-        notice_(fmt::format("the guest had changed {} of the patched places; they were left as the "
-                            "guest wants them",
-                            places));
+        notice(fmt::format("the guest had changed {} of the patched places; they were left as the "
+                           "guest wants them",
+                           places));
 }
 
 } // namespace shadowmon

@@ -2,75 +2,80 @@
 #pragma once
 
 #include "src/control/control_socket.h"
-#include "src/output/output.h"
 #include "src/session/monitor_session.h"
-#include "src/session/signals.h"
+#include "src/session/wait_set.h"
 
 #include <chrono>
 #include <optional>
+#include <poll.h>
+#include <shadowmonitor/monitor.h>
 #include <string>
 
 namespace shadowmon {
 
-/// Why a trace ended.
-enum class TraceEnd {
-    asked,     ///< a signal
-    time_over, ///< the duration is over
-    vm_gone,   ///< the VM was powered off or its VMM ended
-    vm_reset,  ///< the guest rebooted
-    panic,     ///< the guest's kernel panicked
-    output,    ///< the output cannot be written any more
-    failed,    ///< something else; the error says what
-};
-const char* describe(TraceEnd end);
-
-/// Something that happened beside the events, for the log.
-using NoticeLog = std::function<void(const std::string&)>;
-
-/// Runs a trace: brings the events of a session to an output until it ends, reacts to
-/// what the kernel, the VMM and the user do meanwhile, and takes the session down.
-/// Borrows all it is given; one thread.
+/// Runs a trace: brings the events of a session to its user until it ends, reacts to what the
+/// kernel, the VMM and others do meanwhile, and takes the session down. Borrows all it is given;
+/// one thread.
 class TraceLoop {
   public:
-    TraceLoop(MonitorSession& session, Output& output, SummaryCollector& collector, int vmm_pidfd,
-              Signals& signals, NoticeLog notice)
-        : session_(session), output_(output), collector_(collector), vmm_pidfd_(vmm_pidfd),
-          signals_(signals), notice_(std::move(notice)) {}
+    TraceLoop(MonitorSession& session, const Callbacks& callbacks, int vmm_pidfd);
 
     /// Commands that come there are answered while the trace runs. Null: nobody may ask.
     void listen_to(ControlServer* control) { control_ = control; }
 
-    /// Returns when the trace has ended; the VM is still armed.
-    TraceEnd run(std::optional<std::chrono::milliseconds> duration);
+    /// Readable when dispatch() should be called. Made with the first call.
+    Result<int> fd();
 
-    /// Takes the hooks out, reads what is left and undoes everything. Problems are
-    /// told to the notice log; the first is returned.
-    Status finish();
+    /// Does what is due, without waiting; says why the trace has ended, if it has. The VM is still
+    /// armed then.
+    std::optional<TraceEnd> dispatch();
+
+    /// The same until the trace ends, or the time is over, or `stop_fd` (-1: none) is readable.
+    TraceEnd run(std::optional<std::chrono::milliseconds> duration, int stop_fd = -1);
+
+    /// Answers a command as one from the control socket; events are given out meanwhile.
+    HookReply answer(const HookCommand& command);
+
+    /// Takes the hooks out and reads what is left. Problems are told to the user; the first is
+    /// returned.
+    Status stop();
+
+    /// After stop(): undoes everything. A signal ends the wait with EINTR.
+    Status detach();
 
     const std::optional<Error>& error() const { return error_; }
     uint64_t events() const { return events_; }
     uint64_t incidents() const { return incidents_; }
 
-    /// Patched places that finish() left as a guest that lives on has changed them.
+    /// Patched places that detach() left as a guest that lives on has changed them.
     uint64_t places_left() const { return vm_gone_ ? 0 : session_.undo_conflicts(); }
 
   private:
+    using Clock = std::chrono::steady_clock;
+
+    std::optional<TraceEnd> work();
+    std::optional<TraceEnd> look(std::chrono::milliseconds wait, int stop_fd = -1);
+    Status watch();
     size_t pump();
-    void answer_commands();
+    void count(const Event& event);
     std::optional<TraceEnd> react(const std::vector<kvm_views_event>& events);
     TraceEnd fail_with(Error error);
+    void notice(const std::string& what) const;
+    void note(const Status& status, Status& first);
     void incident(const std::string& what);
     void free_stray_slots();
     void tell_conflicts();
     void tell_news();
 
     MonitorSession& session_;
-    Output& output_;
-    SummaryCollector& collector_;
+    const Callbacks& callbacks_;
     int vmm_pidfd_;
-    Signals& signals_;
-    NoticeLog notice_;
     ControlServer* control_ = nullptr;
+    std::optional<WaitSet> waiting_; ///< for fd()
+
+    std::chrono::milliseconds wait_{0}; ///< until there is something to do again
+    Clock::time_point next_panic_check_;
+    Clock::time_point next_clock_sync_;
     std::optional<Error> error_;
     std::optional<Error> output_error_;
     std::optional<TraceEnd> deferred_; ///< met while a command was answered

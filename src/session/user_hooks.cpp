@@ -256,8 +256,8 @@ void UserHooks::wait_until_left(const std::vector<HookRequest>& requests,
 
 /// Once more with fresh eyes where the guest's code, or its modules, have changed since the plan.
 Result<std::vector<uint32_t>>
-UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan,
-                       std::vector<std::string>& notes, const Meanwhile& meanwhile) {
+UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan, HookReply& reply,
+                       const Meanwhile& meanwhile) {
     constexpr unsigned most_tries = 8;
     bool reread = false;
     for (unsigned tries = 0; tries < most_tries; tries++) {
@@ -280,9 +280,11 @@ UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan,
             if (!guarded || passed != passed_)
                 continue;
         }
-        auto ids = hooks_.add(views_, planned->requests);
+        HookSet::Change change;
+        auto ids = hooks_.add(views_, planned->requests, &change);
         if (ids || ids.error().code() != ESTALE || reread) {
-            notes = std::move(planned->notes);
+            reply.notes = std::move(planned->notes);
+            reply.pause_tsc = change.pause_tsc;
             return ids;
         }
         // The kernel has patched itself since its code was read.
@@ -293,27 +295,25 @@ UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan,
     return failf("the guest loads and unloads modules all the time; try again later");
 }
 
-Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command,
-                                             std::vector<std::string>& notes,
+Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command, HookReply& reply,
                                              const Meanwhile& meanwhile) {
-    return add_planned([&] { return plan(command.hooks, command.limit, meanwhile); }, notes,
+    return add_planned([&] { return plan(command.hooks, command.limit, meanwhile); }, reply,
                        meanwhile);
 }
 
 Result<std::vector<uint32_t>> UserHooks::add_in_modules(const std::vector<std::string>& words,
                                                         std::optional<uint64_t> limit) {
-    std::vector<std::string> notes; // plan() has given them before
+    HookReply reply; // plan() has given the notes before
     auto only_modules = [&]() -> Result<Planned> {
         auto planned = plan(words, limit, nothing_meanwhile);
         if (planned)
             std::erase_if(planned->requests, [](const auto& request) { return !request.module; });
         return planned;
     };
-    return add_planned(only_modules, notes, nothing_meanwhile);
+    return add_planned(only_modules, reply, nothing_meanwhile);
 }
 
-Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command,
-                                                std::vector<std::string>& notes) {
+Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command, HookReply& reply) {
     auto ids = hooks_.select(command.hooks);
     if (!ids)
         return ids;
@@ -322,9 +322,10 @@ Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command,
                                          : hooks_.disable(views_, *ids);
     if (!change)
         return fail(change.error());
+    reply.pause_tsc = change->pause_tsc;
     for (uint32_t id : *ids)
         if (HookStatus status = hooks_.status(id); !status.note.empty())
-            notes.push_back(fmt::format("hook {} ({}): {}", id, status.name, status.note));
+            reply.notes.push_back(fmt::format("hook {} ({}): {}", id, status.name, status.note));
     return ids;
 }
 
@@ -346,11 +347,11 @@ HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhi
             fill(hooks_.select(command.hooks));
         break;
     case HookCommand::Verb::add:
-        fill(add(command, reply.notes, meanwhile));
+        fill(add(command, reply, meanwhile));
         break;
     case HookCommand::Verb::enable:
     case HookCommand::Verb::disable:
-        fill(change(command, reply.notes));
+        fill(change(command, reply));
         break;
     case HookCommand::Verb::remove: {
         // What is told of them is the last that is known.
@@ -358,11 +359,13 @@ HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhi
         fill(ids);
         if (!ids)
             break;
-        if (auto removed = hooks_.remove(views_, *ids); !removed) {
+        auto removed = hooks_.remove(views_, *ids);
+        if (!removed) {
             reply.hooks.clear();
             reply.error = removed.error().message();
             break;
         }
+        reply.pause_tsc = removed->pause_tsc;
         for (HookStatus& hook : reply.hooks)
             hook.state = "gone";
         break;

@@ -76,21 +76,19 @@ class UserHooks {
     Status guard_modules();
     std::vector<std::string> let_go(const std::vector<uint32_t>& ids, const std::string& why);
     Result<std::vector<uint32_t>> add_planned(const std::function<Result<Planned>()>& make_plan,
-                                              std::vector<std::string>& notes,
-                                              const Meanwhile& meanwhile);
+                                              HookReply& reply, const Meanwhile& meanwhile);
     void wait_until_left(const std::vector<HookRequest>& requests,
                          const Meanwhile& meanwhile) const;
-    Result<std::vector<uint32_t>> add(const HookCommand& command, std::vector<std::string>& notes,
+    Result<std::vector<uint32_t>> add(const HookCommand& command, HookReply& reply,
                                       const Meanwhile& meanwhile);
-    Result<std::vector<uint32_t>> change(const HookCommand& command,
-                                         std::vector<std::string>& notes);
+    Result<std::vector<uint32_t>> change(const HookCommand& command, HookReply& reply);
 
     Views& views_;
     const KernelInfo& kernel_;
     const PhysicalMemory& memory_;
     HookSet& hooks_;
     HookPolicy policy_;
-    std::unique_ptr<HookPlanner> planner_;
+    std::unique_ptr<HookPlanner> planner_; ///< kept: what is stale in it, the patches find out
     std::optional<uint32_t> guard_; ///< id of that hook
     uint64_t passed_ = 0;           ///< vCPUs that waited at it
 };

@@ -258,6 +258,8 @@ std::vector<HostCheck> probe_host(std::optional<pid_t> pid, const HostPaths& pat
     return Prober(pid, paths).run();
 }
 
+std::vector<HostCheck> probe_host(std::optional<int> vmm_pid) { return probe_host(vmm_pid, {}); }
+
 bool host_is_ready(const std::vector<HostCheck>& checks) {
     return std::all_of(checks.begin(), checks.end(), [](const HostCheck& check) {
         return check.state == State::ok || check.state == State::optional;

@@ -42,7 +42,7 @@ long status_number(pid_t pid, std::string_view key) {
     return -1;
 }
 
-tl::unexpected<Error> not_ours(pid_t pid, const std::string& name) {
+Failure not_ours(pid_t pid, const std::string& name) {
     long owner = status_number(pid, "Uid");
     return fail(Error(
         fmt::format("process {} ({}){} is not ours to touch: taking its VM needs the right to "

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/events/event.h"
+#include <shadowmonitor/event.h>
 
 #include "src/events/ring_reader.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/events/ring_reader.h"
 
-#include "src/events/lost_counter.h"
 #include "tests/unit/events/test_rings.h"
+#include <shadowmonitor/lost_counter.h>
 
 #include <gtest/gtest.h>
 

@@ -82,7 +82,7 @@ TEST_P(Modules, SymbolsAreItsOwn) {
     auto found = symbols();
     ASSERT_TRUE(found) << found.error().message();
     EXPECT_EQ(found->symbols.size(), 3u) << "neither the first, empty one, nor the kernel's";
-    EXPECT_EQ(found->symbols.address("brd_first"), made_.start(0));
+    EXPECT_EQ(*found->symbols.address("brd_first"), made_.start(0));
     EXPECT_EQ(found->symbols.find("brd_first")->type, 'T');
     EXPECT_EQ(found->symbols.find_by_address(made_.start(0) + 0x50)->name, "brd_second");
     EXPECT_FALSE(found->symbols.find("vfs_read"));

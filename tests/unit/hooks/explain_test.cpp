@@ -43,6 +43,7 @@ TEST_F(Explain, AHook) {
     EXPECT_EQ(e.function_start, f_);
     EXPECT_EQ(e.function_end, g_);
     EXPECT_TRUE(e.refusal.empty()) << e.refusal;
+    EXPECT_EQ(e.reason, "");
     EXPECT_EQ(e.gate, Gate::interrupt);
     EXPECT_FALSE(e.call_site);
     EXPECT_EQ(texts(e.displaced), (std::vector<std::string>{"push rbp", "mov rbp, rsp"}));
@@ -98,7 +99,7 @@ TEST_F(Explain, ByCall) {
 
 TEST_F(Explain, Refusals) {
     Explanation e = at(0);
-    EXPECT_EQ(e.judgement.refusal, Refusal::ftrace);
+    EXPECT_EQ(e.reason, "ftrace");
     EXPECT_TRUE(e.call_site);
     EXPECT_FALSE(e.gate);
     EXPECT_TRUE(e.pieces.empty() && e.displaced.empty());
@@ -107,17 +108,17 @@ TEST_F(Explain, Refusals) {
     EXPECT_EQ(e.around.size(), 4u);
 
     e = at(7); // inside an instruction: what is around it
-    EXPECT_EQ(e.judgement.refusal, Refusal::inside_instruction);
+    EXPECT_EQ(e.reason, "inside_instruction");
     EXPECT_EQ(e.around.front().address, f_);
     EXPECT_EQ(e.around[2].address, f_ + 6);
     EXPECT_EQ(e.around.size(), 6u);
 
     e = explain(*planner_, *info_, g_ + 1); // behind what is no code
-    EXPECT_EQ(e.judgement.refusal, Refusal::unclear_code);
+    EXPECT_EQ(e.reason, "unclear_code");
     EXPECT_EQ(e.around.front().address, g_ + 1);
 
     e = explain(*planner_, *info_, MadeKernel::data + 4);
-    EXPECT_EQ(e.judgement.refusal, Refusal::not_kernel_text);
+    EXPECT_EQ(e.reason, "not_kernel_text");
     EXPECT_EQ(e.symbol, "table");
     EXPECT_EQ(e.function_start, Gva());
     EXPECT_TRUE(e.around.empty());

@@ -2,8 +2,8 @@
 #include "src/output/json_output.h"
 
 #include "src/events/decoder.h"
-#include "src/output/escape.h"
 #include "tests/unit/output/test_events.h"
+#include <shadowmonitor/escape.h>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -168,7 +168,7 @@ RC_GTEST_PROP(JsonOutputProperty, KeepsAnyEventWhole, ()) {
     const auto any_comm = [] {
         Comm comm;
         comm.bytes =
-            *rc::gen::container<std::array<char, SM_COMM_SIZE>>(rc::gen::arbitrary<char>());
+            *rc::gen::container<std::array<char, sizeof(Comm)>>(rc::gen::arbitrary<char>());
         return comm;
     };
     const auto any = [] { return *rc::gen::arbitrary<uint64_t>(); };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/output/summary.h"
+#include <shadowmonitor/summary.h>
 
 #include "abi/layout.h"
+#include "src/events/ring_reader.h"
 #include "src/output/json_output.h"
 #include "src/output/text_output.h"
 #include "tests/unit/output/test_events.h"

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/events/event.h"
+#include "abi/events.h"
 #include "src/events/syscall_names.h"
 #include "src/output/output.h"
+#include <shadowmonitor/event.h>
 
 #include <algorithm>
 #include <cstdlib>

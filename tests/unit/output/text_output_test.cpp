@@ -98,9 +98,9 @@ TEST(TextOutput, KeepsColumnsApartIfTheyAreTooLong) {
 RC_GTEST_PROP(TextOutputProperty, NoCommCanForgeColumnsOrLines, ()) {
     Event event = switch_event();
     event.process.comm.bytes =
-        *rc::gen::container<std::array<char, SM_COMM_SIZE>>(rc::gen::arbitrary<char>());
+        *rc::gen::container<std::array<char, sizeof(Comm)>>(rc::gen::arbitrary<char>());
     std::get<Switch>(event.body).next_comm.bytes =
-        *rc::gen::container<std::array<char, SM_COMM_SIZE>>(rc::gen::arbitrary<char>());
+        *rc::gen::container<std::array<char, sizeof(Comm)>>(rc::gen::arbitrary<char>());
     const std::vector<std::string> text = lines({event});
     RC_ASSERT(text.size() == 1u);
     std::istringstream words(text[0]);

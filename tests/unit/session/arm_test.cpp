@@ -44,7 +44,7 @@ class Arm : public testing::TestWithParam<const char*> {
     }
 
     std::optional<FakeVm> vm_;
-    SessionOptions options_;
+    Options options_;
 };
 
 #define EXPECT_SAYS(text) EXPECT_NE(refusal().find(text), std::string::npos) << refusal()

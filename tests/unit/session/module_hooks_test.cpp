@@ -4,6 +4,7 @@
 #include "src/session/trace_loop.h"
 
 #include "src/guest/modules.h"
+#include "src/output/output.h"
 #include "tests/unit/session/fake_vm.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +24,7 @@ class ModuleHooks : public testing::Test {
         if (GuestImage::folder().empty())
             GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
         vm_.emplace(GuestImage::folder(), "idle");
-        SessionOptions options;
+        Options options;
         options.hooks = {"msr:msr_read", "msr:msr_read%return", "vfs_write"};
         auto session = MonitorSession::arm(
             vm_->views(), options, [this](const std::string& step) { log_ += step + "\n"; });
@@ -42,8 +43,13 @@ class ModuleHooks : public testing::Test {
         auto sink = Sink::open(path_);
         ASSERT_TRUE(sink) << sink.error().message();
         output_ = make_output(OutputFormat::kJson, std::move(*sink));
-        loop_.emplace(*session_, *output_, collector_, pidfd_.get(), signals_,
-                      [this](const std::string& text) { notices_ += text + "\n"; });
+        callbacks_.event = [this](const Event& event) {
+            collector_.event(event);
+            output_->event(event);
+        };
+        callbacks_.batch_end = [this] { return output_->flush(); };
+        callbacks_.notice = [this](const std::string& text) { notices_ += text + "\n"; };
+        loop_.emplace(*session_, callbacks_, pidfd_.get());
     }
     void TearDown() override {
         if (!path_.empty())
@@ -88,7 +94,8 @@ class ModuleHooks : public testing::Test {
         return n;
     }
     size_t retired_events() {
-        EXPECT_TRUE(loop_->finish());
+        EXPECT_TRUE(loop_->stop());
+        EXPECT_TRUE(loop_->detach());
         EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
         std::ifstream in(path_);
         size_t n = 0;
@@ -99,7 +106,7 @@ class ModuleHooks : public testing::Test {
         return n;
     }
 
-    Signals signals_;
+    Callbacks callbacks_;
     UniqueFd pidfd_{eventfd(0, EFD_CLOEXEC)};
     std::optional<FakeVm> vm_;
     std::unique_ptr<MonitorSession> session_;

@@ -4,11 +4,11 @@
 // full disk. SM_GUEST_IMAGE names the guest.
 #include "tests/unit/session/fake_vm.h"
 
+#include "src/output/output.h"
 #include "src/session/trace_loop.h"
 
 #include <gtest/gtest.h>
 
-#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -23,7 +23,7 @@ class Loop : public testing::Test {
         if (GuestImage::folder().empty())
             GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
         vm_.emplace(GuestImage::folder(), "idle");
-        SessionOptions options;
+        Options options;
         options.monitors = {true, true};
         options.ring_size = 0x1000;
         auto session = MonitorSession::arm(vm_->views(), options, [](const std::string&) {});
@@ -45,8 +45,13 @@ class Loop : public testing::Test {
         auto sink = Sink::open(path);
         ASSERT_TRUE(sink) << sink.error().message();
         output_ = make_output(OutputFormat::kJson, std::move(*sink));
-        loop_.emplace(*session_, *output_, collector_, pidfd_.get(), signals_,
-                      [this](const std::string& text) { notices_ += text + "\n"; });
+        callbacks_.event = [this](const Event& event) {
+            collector_.event(event);
+            output_->event(event);
+        };
+        callbacks_.batch_end = [this] { return output_->flush(); };
+        callbacks_.notice = [this](const std::string& text) { notices_ += text + "\n"; };
+        loop_.emplace(*session_, callbacks_, pidfd_.get());
     }
     /// Produces one system-call exit; false if there is no room.
     bool produce() {
@@ -73,9 +78,14 @@ class Loop : public testing::Test {
         __atomic_store_n(&ring_->head, ring_->head + sizeof(event), __ATOMIC_RELEASE);
         return true;
     }
+    void ask_to_stop() {
+        uint64_t one = 1;
+        ASSERT_EQ(write(stop_.get(), &one, sizeof(one)), 8);
+    }
     sm_slot* slot() { return slot_in(session_->layout(), region_->bytes(), 0); }
     std::string finish_and_read() {
-        EXPECT_TRUE(loop_->finish());
+        EXPECT_TRUE(loop_->stop());
+        EXPECT_TRUE(loop_->detach());
         EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
         std::ifstream in(path_);
         std::stringstream text;
@@ -90,7 +100,8 @@ class Loop : public testing::Test {
         return n;
     }
 
-    Signals signals_;
+    Callbacks callbacks_;
+    UniqueFd stop_{eventfd(0, EFD_CLOEXEC)};
     UniqueFd pidfd_{eventfd(0, EFD_CLOEXEC)};
     std::optional<FakeVm> vm_;
     std::unique_ptr<MonitorSession> session_;
@@ -103,11 +114,11 @@ class Loop : public testing::Test {
     std::string notices_;
 };
 
-TEST_F(Loop, SignalEndsCleanly) {
+TEST_F(Loop, EndsCleanlyWhenAsked) {
     for (int i = 0; i < 10; i++)
         ASSERT_TRUE(produce());
-    raise(SIGTERM);
-    EXPECT_EQ(loop_->run({}), TraceEnd::asked);
+    ask_to_stop();
+    EXPECT_EQ(loop_->run({}, stop_.get()), TraceEnd::asked);
     std::string text = finish_and_read();
     EXPECT_EQ(lines(text, "\"getpid\""), 10u + 1u); // and once in the summary
     EXPECT_EQ(vm_->batches.size(), 2u);
@@ -116,6 +127,35 @@ TEST_F(Loop, SignalEndsCleanly) {
     EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
     EXPECT_EQ(loop_->events(), 10u);
     EXPECT_EQ(notices_, "");
+}
+
+/// For an event loop of somebody else's: nothing is waited for.
+TEST_F(Loop, Dispatch) {
+    EXPECT_EQ(loop_->dispatch(), std::nullopt);
+    for (int i = 0; i < 10; i++)
+        ASSERT_TRUE(produce());
+    EXPECT_EQ(loop_->dispatch(), std::nullopt);
+    EXPECT_EQ(loop_->events(), 10u);
+    uint64_t one = 1;
+    ASSERT_EQ(write(pidfd_.get(), &one, sizeof(one)), 8);
+    EXPECT_EQ(loop_->dispatch(), TraceEnd::vm_gone);
+    finish_and_read();
+}
+
+/// Commands of the user of the library: as those from the control socket.
+TEST_F(Loop, CommandsAreAnswered) {
+    HookReply reply = loop_->answer({HookCommand::Verb::list, {}, {}});
+    EXPECT_EQ(reply.error, "");
+    EXPECT_EQ(reply.hooks.size(), session_->hooks().size());
+    reply = loop_->answer({HookCommand::Verb::disable, {"no_such_hook"}, {}});
+    EXPECT_NE(reply.error.find("there is no hook"), std::string::npos) << reply.error;
+    vm_->stats = {};
+    reply = loop_->answer({HookCommand::Verb::disable, {"do_syscall_64"}, {}});
+    EXPECT_EQ(reply.error, "");
+    ASSERT_EQ(reply.hooks.size(), 1u);
+    EXPECT_EQ(reply.hooks[0].state, "off");
+    EXPECT_NE(reply.pause_tsc, 0u);
+    finish_and_read();
 }
 
 TEST_F(Loop, DurationEnds) {
@@ -145,8 +185,8 @@ TEST_F(Loop, MemoryThatWentWithTheVmmIsNoConflict) {
 }
 
 TEST_F(Loop, VmThatEndsDuringTheDetachIsNoConflict) {
-    raise(SIGTERM);
-    EXPECT_EQ(loop_->run({}), TraceEnd::asked);
+    ask_to_stop();
+    EXPECT_EQ(loop_->run({}, stop_.get()), TraceEnd::asked);
     vm_->stats.undo_conflicts = 7;
     vm_->fail_with = {{KVM_VIEWS_PATCH, ENODEV}};
     finish_and_read();
@@ -214,7 +254,8 @@ TEST_F(Loop, FullDiskEnds) {
     ASSERT_TRUE(loop_->error());
     EXPECT_NE(loop_->error()->message().find("/dev/full"), std::string::npos)
         << loop_->error()->message();
-    EXPECT_TRUE(loop_->finish());
+    EXPECT_TRUE(loop_->stop());
+    EXPECT_TRUE(loop_->detach());
     EXPECT_EQ(vm_->count(KVM_VIEWS_DISABLE), 1u);
 }
 
@@ -273,8 +314,8 @@ TEST_F(Loop, SlotOfAnExpelledVcpuIsFreed) {
 }
 
 TEST_F(Loop, SlotOfAVcpuThatIsExpelledAtTheEndIsFreed) {
-    raise(SIGTERM);
-    EXPECT_EQ(loop_->run({}), TraceEnd::asked);
+    ask_to_stop();
+    EXPECT_EQ(loop_->run({}, stop_.get()), TraceEnd::asked);
     slot()->claims++;
     slot()->busy = 1;
     const auto start = std::chrono::steady_clock::now();
@@ -317,7 +358,8 @@ TEST_F(Loop, ChangedHookDoesNotStopTheDetach) {
 TEST_F(Loop, InterruptedDisableIsTold) {
     vm_->fail_with = {{KVM_VIEWS_DISABLE, EINTR}};
     EXPECT_EQ(loop_->run(std::chrono::milliseconds(10)), TraceEnd::time_over);
-    auto finished = loop_->finish();
+    EXPECT_TRUE(loop_->stop());
+    auto finished = loop_->detach();
     ASSERT_FALSE(finished);
     EXPECT_EQ(finished.error().code(), EINTR);
     EXPECT_NE(notices_.find("still has a vCPU inside"), std::string::npos);

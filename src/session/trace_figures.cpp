@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "cli/trace_figures.h"
+#include "src/session/trace_figures.h"
 
 namespace shadowmon {
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/vm/unique_fd.h"
-
 #include <csignal>
 
 namespace shadowmon {
@@ -16,7 +14,7 @@ class Signals {
     Signals(const Signals&) = delete;
     Signals& operator=(const Signals&) = delete;
 
-    int fd() const { return fd_.get(); }
+    int fd() const { return fd_; }
 
     /// Takes a signal that has come; 0 if none has.
     int take();
@@ -38,7 +36,7 @@ class Signals {
   private:
     sigset_t set_;
     sigset_t old_mask_;
-    UniqueFd fd_;
+    int fd_;
 };
 
 } // namespace shadowmon

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "abi/kvm_views.h"
-#include "src/output/summary.h"
 #include "src/session/monitor_session.h"
 
 #include <cstdint>
+#include <shadowmonitor/summary.h>
 #include <vector>
 
 namespace shadowmon {

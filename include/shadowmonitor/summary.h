@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/events/event.h"
-#include "src/events/lost_counter.h"
+#include <shadowmonitor/event.h>
+#include <shadowmonitor/lost_counter.h>
 
 #include <array>
 #include <cstdint>
@@ -42,7 +42,7 @@ struct IrqCount {
     uint64_t total_ns = 0; ///< of the timed ones
 };
 
-/// A number that the caller of finish() adds: VM exits per event and the like.
+/// A number beside the events: VM exits per event and the like.
 struct Figure {
     std::string key;   ///< in JSON ("vm_exits_per_event")
     std::string label; ///< in text ("VM exits per event")
@@ -52,7 +52,7 @@ struct Figure {
 /// What a trace saw, as the outputs print it at the end.
 struct Summary {
     uint64_t events = 0; ///< all but the notices of lost ones and of hooks that have gone
-    std::array<uint64_t, SM_EVENT_TYPES> by_type{};
+    TypeCounts by_type{};
     uint64_t late = 0;
     uint64_t first_ns = 0; ///< CLOCK_REALTIME of the first event and of the last one
     uint64_t last_ns = 0;
@@ -68,7 +68,8 @@ struct Summary {
     std::vector<Figure> figures;
 };
 
-/// Counts events for the summary. Its memory is bounded: from kMaxProcesses different
+/// Counts events for the summary. Must not outlive the Monitor that they came from. One thread
+/// uses it. Its memory is bounded: from kMaxProcesses different
 /// processes on, further ones are counted together under pid 0 and the name "(others)".
 class SummaryCollector {
   public:
@@ -102,7 +103,7 @@ class SummaryCollector {
     ProcessCount* last_process_ = nullptr;
     std::array<std::array<Calls, kNumbers + 1>, 2> calls_{};
     std::unordered_map<std::string_view, IrqCount> irqs_; ///< by handler, likewise
-    std::unordered_map<std::string_view, uint64_t> hits_; ///< by name, which the decoder owns
+    std::unordered_map<std::string_view, uint64_t> hits_; ///< by name, which the monitor owns
 };
 
 } // namespace shadowmon

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/events/ring_reader.h"
+#include <shadowmonitor/event.h>
 
 #include <cstdint>
 #include <span>
@@ -9,18 +9,21 @@
 
 namespace shadowmon {
 
-/// What one ring did not deliver, by enum sm_event_type.
+class RingReader;
+
+/// What one ring did not deliver, by type of event.
 struct RingLoss {
     unsigned ring = 0;
-    RingReader::TypeCounts dropped{};   ///< no room in the ring
-    RingReader::TypeCounts abandoned{}; ///< recorded, but the ring was found broken
-    uint64_t missing = 0; ///< sequence numbers that no record and no notice of loss accounts for
+    TypeCounts dropped{};   ///< no room in the ring
+    TypeCounts abandoned{}; ///< recorded, but the ring was found broken
+    uint64_t missing = 0;   ///< sequence numbers that no record and no notice of loss accounts for
 
     uint64_t total() const;
 };
 
-/// Everything that was lost so far: per ring and type, and why. The producer's own
-/// counters are the authority, so losses count that no Lost event has told of yet.
+/// Everything that was lost up to the moment when it was asked for: per ring and type, and why.
+/// The producer's own counters are the authority, so losses count that no Lost event has told of
+/// yet. Plain data afterwards.
 class LostCounter {
   public:
     LostCounter() = default;
@@ -28,7 +31,7 @@ class LostCounter {
 
     /// Rings that lost something, in the order of their index.
     const std::vector<RingLoss>& rings() const { return rings_; }
-    RingReader::TypeCounts by_type() const; ///< without the missing ones, whose type nobody knows
+    TypeCounts by_type() const; ///< without the missing ones, whose type nobody knows
     uint64_t total() const;
 
     /// Of the dropped ones, those that no Lost event has reported yet.

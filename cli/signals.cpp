@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "src/session/signals.h"
+#include "cli/signals.h"
 
 #include <iterator>
 #include <sys/signalfd.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 namespace shadowmon {
 
@@ -21,16 +22,19 @@ Signals::Signals() {
     for (int signal : ending_signals)
         sigaddset(&set_, signal);
     ::pthread_sigmask(SIG_BLOCK, &set_, &old_mask_);
-    fd_ = UniqueFd(::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK));
+    fd_ = ::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
     // A reader that has gone is told by EPIPE, so that the trace can end cleanly.
     ::signal(SIGPIPE, SIG_IGN);
 }
 
-Signals::~Signals() { ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr); }
+Signals::~Signals() {
+    ::close(fd_);
+    ::pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
+}
 
 int Signals::take() {
     signalfd_siginfo info;
-    if (::read(fd_.get(), &info, sizeof(info)) != sizeof(info))
+    if (::read(fd_, &info, sizeof(info)) != sizeof(info))
         return 0;
     return static_cast<int>(info.ssi_signo);
 }

@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "abi/events.h"
-#include "src/base/address.h"
+#include <shadowmonitor/address.h>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <string_view>
 #include <variant>
 
 namespace shadowmon {
 
-/// A process name as the guest's kernel keeps it: any bytes, up to the first NUL.
-/// The guest chooses them, so nothing may print them without escaping (output/escape.h).
-struct Comm {
-    std::array<char, SM_COMM_SIZE> bytes{};
+/// Numbers of event types are below this: event_type() of an Event, event_type_name() of all.
+inline constexpr size_t event_types = 16;
 
-    std::string_view view() const { return {bytes.data(), strnlen(bytes.data(), bytes.size())}; }
+/// A counter for each type of event.
+using TypeCounts = std::array<uint64_t, event_types>;
+
+/// A process name as the guest's kernel keeps it: any bytes, up to the first NUL.
+/// The guest chooses them, so nothing may print them without escaping (escape.h).
+struct Comm {
+    std::array<char, 16> bytes{};
+
+    std::string_view view() const {
+        return {bytes.begin(), std::find(bytes.begin(), bytes.end(), '\0')};
+    }
     bool operator==(const Comm&) const = default;
 };
 
@@ -59,9 +67,9 @@ struct Switch {
     Comm next_comm;
 };
 
-/// Events that found no room in this event's ring since its last Lost, by enum sm_event_type.
+/// Events that found no room in this event's ring since its last Lost, by type.
 struct Lost {
-    std::array<uint64_t, SM_EVENT_TYPES> by_type{};
+    TypeCounts by_type{};
 
     uint64_t total() const {
         uint64_t sum = 0;
@@ -73,7 +81,7 @@ struct Lost {
 
 /// A hook that the user named was hit; the registers are those before the instruction.
 struct HookHit {
-    std::string_view name;          ///< as the user or a pattern named it; owned by the decoder
+    std::string_view name;          ///< as the user or a pattern named it; the monitor's own
     std::array<uint64_t, 6> args{}; ///< rdi, rsi, rdx, rcx, r8, r9
     uint64_t ax = 0;
     uint64_t sp = 0;
@@ -86,7 +94,7 @@ struct IrqEnter {
     std::optional<uint32_t> irq;    ///< number of the device's line, as in /proc/interrupts
     /// The device's handler as a symbol, or its address where the kernel has none for it (a
     /// module's); of a system vector, or where no device is found, the kernel's entry function.
-    /// Owned by the decoder.
+    /// The monitor's own.
     std::string_view handler;
 };
 
@@ -112,8 +120,10 @@ struct UnknownHook {
     Gva rsp;
 };
 
-/// One event, decoded: the model that every sink and the summary work from.
-/// Holds no pointer into a ring; string views are of static tables or of the decoder's names.
+/// One event, decoded: the model that every output and the summary work from. Times are
+/// nanoseconds, ids and addresses are the guest's. Holds no pointer into a ring, so it may be
+/// copied and kept; its string views are of static tables or of the monitor's own names, and good
+/// until the Monitor that gave it out is destroyed.
 struct Event {
     using Body = std::variant<SyscallEnter, SyscallExit, Switch, Lost, UnknownHook, HookHit,
                               IrqEnter, IrqExit, HookRetired>;
@@ -138,7 +148,7 @@ struct Event {
 /// name as well ("type_9"): counters have one for each.
 std::string_view event_type_name(unsigned type);
 
-/// The enum sm_event_type that a body was made from.
+/// The number of an event's type, below `event_types`.
 unsigned event_type(const Event& event);
 
 /// The letter that ps shows for a task->__state: R, S, D, T, t, X, Z, P or I.
