@@ -89,8 +89,8 @@ class UserHooks {
     HookSet& hooks_;
     HookPolicy policy_;
     std::unique_ptr<HookPlanner> planner_; ///< kept: what is stale in it, the patches find out
-    std::optional<uint32_t> guard_; ///< id of that hook
-    uint64_t passed_ = 0;           ///< vCPUs that waited at it
+    std::optional<uint32_t> guard_;        ///< id of that hook
+    uint64_t passed_ = 0;                  ///< vCPUs that waited at it
 };
 
 } // namespace shadowmon
