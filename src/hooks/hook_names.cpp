@@ -103,13 +103,18 @@ std::string PlaceWord::function() const {
     return function.substr(0, function.find('+'));
 }
 
-HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols, const Kallsyms& kernel,
-                     Calls calls)
-    : planner_(planner), symbols_(symbols), calls_(calls) {
+std::set<Gva> find_return_thunks(const Kallsyms& kernel) {
+    std::set<Gva> thunks;
     for (size_t i = 0; i < kernel.size(); i++)
         if (kernel[i].name.ends_with(return_thunk))
-            return_thunks_.insert(Gva(kernel[i].value));
+            thunks.insert(Gva(kernel[i].value));
+    return thunks;
 }
+
+HookNames::HookNames(const HookPlanner& planner, const Kallsyms& symbols,
+                     std::set<Gva> return_thunks, Calls calls)
+    : planner_(planner), symbols_(symbols), calls_(calls),
+      return_thunks_(std::move(return_thunks)) {}
 
 bool HookNames::is_function(const Symbol& symbol) const {
     return !symbol.absolute && is_text_type(symbol.type) &&

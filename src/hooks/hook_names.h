@@ -48,6 +48,9 @@ class NamePattern {
     size_t plain_; ///< bytes before the first special one
 };
 
+/// What the kernel's functions jump to instead of a RET. Looks at every symbol.
+std::set<Gva> find_return_thunks(const Kallsyms& kernel);
+
 /// Finds the places that users name in one piece of code, the kernel's own or a module's
 /// (place_finder.h knows them all):
 ///
@@ -67,10 +70,10 @@ class HookNames {
     /// `calls`: whether a function's beginning may be its NOP for ftrace, with a hook by CALL.
     enum class Calls { wanted, avoided };
     HookNames(const HookPlanner& planner, const Kallsyms& symbols, Calls calls = Calls::wanted)
-        : HookNames(planner, symbols, symbols, calls) {}
+        : HookNames(planner, symbols, find_return_thunks(symbols), calls) {}
 
-    /// For a module: `kernel` are the symbols of the kernel, where its functions return through.
-    HookNames(const HookPlanner& planner, const Kallsyms& symbols, const Kallsyms& kernel,
+    /// `return_thunks` are the kernel's, for a module as well.
+    HookNames(const HookPlanner& planner, const Kallsyms& symbols, std::set<Gva> return_thunks,
               Calls calls);
 
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.

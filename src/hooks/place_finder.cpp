@@ -168,7 +168,7 @@ PlaceFinder::find_in(const std::shared_ptr<const ModuleCode>& module, const std:
             return fail(kernel.error());
         planner = *kernel;
     }
-    HookNames names(*planner, module ? module->symbols.symbols : kernel_.symbols, kernel_.symbols,
+    HookNames names(*planner, module ? module->symbols.symbols : kernel_.symbols, return_thunks_,
                     calls_);
     auto places = names.find_one(name, max_places, notes);
     if (!places)
@@ -295,7 +295,7 @@ Result<PlaceFinder::Located> PlaceFinder::locate(const std::string& word) {
             return fail(kernel.error());
         planner = *kernel;
     }
-    HookNames names(*planner, *home ? (*home)->symbols.symbols : kernel_.symbols, kernel_.symbols,
+    HookNames names(*planner, *home ? (*home)->symbols.symbols : kernel_.symbols, return_thunks_,
                     calls_);
     auto at = names.address(what.name);
     if (!at)

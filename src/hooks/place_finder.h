@@ -55,10 +55,11 @@ class PlaceFinder {
     using Covered = std::vector<std::pair<Gva, std::vector<std::byte>>>;
 
     PlaceFinder(const KernelInfo& kernel, const PhysicalMemory& memory, HookPolicy policy,
-                Covered covered, KernelPlanner kernel_planner,
+                Covered covered, KernelPlanner kernel_planner, std::set<Gva> return_thunks,
                 HookNames::Calls calls = HookNames::Calls::wanted)
         : kernel_(kernel), memory_(memory), policy_(policy), covered_(std::move(covered)),
-          kernel_planner_(std::move(kernel_planner)), calls_(calls) {}
+          kernel_planner_(std::move(kernel_planner)), return_thunks_(std::move(return_thunks)),
+          calls_(calls) {}
 
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.
     Result<FoundPlaces> find(const std::vector<std::string>& words, size_t max_places);
@@ -98,6 +99,7 @@ class PlaceFinder {
     const HookPolicy policy_;
     const Covered covered_;
     const KernelPlanner kernel_planner_;
+    const std::set<Gva> return_thunks_;
     const HookNames::Calls calls_;
     std::optional<GuestModules> modules_;
     std::map<Gva, std::shared_ptr<ModuleCode>> read_; ///< by the module's object

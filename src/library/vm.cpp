@@ -41,7 +41,7 @@ Result<Explanation> Vm::explain(const std::string& place, const Log& step) const
     HookPolicy policy;
     policy.call_gate = !preempts_kernel_code(guest->kernel, *memory);
     std::optional<HookPlanner> kernel_planner;
-    PlaceFinder finder(guest->kernel, *memory, policy, {}, [&]() -> Result<const HookPlanner*> {
+    auto planner = [&]() -> Result<const HookPlanner*> {
         if (!kernel_planner) {
             auto code = read_kernel_code(guest->kernel, *memory);
             if (!code)
@@ -49,7 +49,9 @@ Result<Explanation> Vm::explain(const std::string& place, const Log& step) const
             kernel_planner.emplace(std::move(*code), policy, &guest->kernel.symbols);
         }
         return &*kernel_planner;
-    });
+    };
+    PlaceFinder finder(guest->kernel, *memory, policy, {}, planner,
+                       find_return_thunks(guest->kernel.symbols));
     auto located = finder.locate(place);
     if (!located)
         return fail(located.error());

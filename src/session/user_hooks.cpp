@@ -61,7 +61,8 @@ PlaceFinder UserHooks::finder(const Meanwhile& meanwhile, HookNames::Calls calls
             SM_TRY(read_code(meanwhile));
         return planner_.get();
     };
-    return PlaceFinder(kernel_, memory_, policy_, hooks_.covered(), kernel_planner, calls);
+    return PlaceFinder(kernel_, memory_, policy_, hooks_.covered(), kernel_planner, return_thunks_,
+                       calls);
 }
 
 Result<UserHooks::Planned> UserHooks::plan(const std::vector<std::string>& words,
@@ -137,7 +138,7 @@ Result<HookRequest> UserHooks::beside(const HookRequest& called) {
     const Function* function = planner->code().map.function(nop);
     if (!function)
         return failf("{:#x} is in no function any more", nop.value);
-    HookNames names(*planner, module ? module->symbols.symbols : kernel_.symbols, kernel_.symbols,
+    HookNames names(*planner, module ? module->symbols.symbols : kernel_.symbols, return_thunks_,
                     HookNames::Calls::avoided);
     auto place = names.beginning_of(function->start, called.name);
     if (!place)

@@ -27,7 +27,8 @@ class UserHooks {
   public:
     UserHooks(Views& views, const KernelInfo& kernel, const PhysicalMemory& memory, HookSet& hooks,
               HookPolicy policy)
-        : views_(views), kernel_(kernel), memory_(memory), hooks_(hooks), policy_(policy) {}
+        : views_(views), kernel_(kernel), memory_(memory), hooks_(hooks), policy_(policy),
+          return_thunks_(find_return_thunks(kernel.symbols)) {}
 
     /// Called again and again while something takes long, so that the rings are read on.
     using Meanwhile = std::function<void()>;
@@ -88,6 +89,7 @@ class UserHooks {
     const PhysicalMemory& memory_;
     HookSet& hooks_;
     HookPolicy policy_;
+    std::set<Gva> return_thunks_;
     std::unique_ptr<HookPlanner> planner_; ///< kept: what is stale in it, the patches find out
     std::optional<uint32_t> guard_;        ///< id of that hook
     uint64_t passed_ = 0;                  ///< vCPUs that waited at it

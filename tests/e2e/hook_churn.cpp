@@ -29,7 +29,10 @@ const std::vector<std::string> staying = {
 // Called all the time; both ways into the gate.
 const std::vector<std::string> singles = {"vfs_open", "fput",      "do_idle",  "path_openat",
                                           "schedule", "vfs_fstat", "vfs_open", "vfs_statx"};
-const std::vector<std::string> some = {"do_filp_open", "vfs_getattr", "dput", "kmem_cache_*"};
+const std::vector<std::string> some = {
+    "do_filp_open",   "vfs_getattr",     "dput",      "mntput",       "path_put", "do_sys_openat2",
+    "filp_close",     "kmem_cache_free", "alloc_pid", "free_pid",     "mmput",    "wake_up_process",
+    "try_to_wake_up", "handle_mm_fault", "dup_fd",    "getname_flags"};
 const std::vector<std::string> many = {"kmem_*", "do_*", "tcp_*"};
 constexpr uint64_t limit = 500; // of each hook of a batch and second
 
@@ -72,7 +75,7 @@ class Churn {
     bool run(uint64_t changes) {
         for (uint64_t round = 0; changes_ < changes; round++) {
             const std::string& single = singles[round % singles.size()];
-            bool batch = round % 4 == 0, big = round % 64 == 0;
+            bool batch = round % 4 == 0, big = round % 256 == 0;
             std::vector<uint32_t> one, more;
             if (!add({single}, {}, one))
                 return false;

@@ -24,11 +24,12 @@ class StockModules : public StockKernelHooks {
         ASSERT_TRUE(modules) << modules.error().message();
         modules_ = std::move(*modules);
         policy_.call_gate = true;
-        finder_.emplace(*kernel_, *memory_, policy_, PlaceFinder::Covered(),
-                        [this]() -> Result<const HookPlanner*> {
-                            kernel_asked_++;
-                            return &*planner_;
-                        });
+        auto kernel_planner = [this]() -> Result<const HookPlanner*> {
+            kernel_asked_++;
+            return &*planner_;
+        };
+        finder_.emplace(*kernel_, *memory_, policy_, PlaceFinder::Covered(), kernel_planner,
+                        find_return_thunks(kernel_->symbols));
     }
 
     Result<FoundPlaces> find(const std::vector<std::string>& words, size_t max = 1000) {
