@@ -5,13 +5,8 @@
 # another number.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
-version=${GUEST:-6.12}
 build=$(dirname "$(dirname "$shadowmon")")
-settings=$(mktemp -d)
-echo "$version" >"$settings/version"
-echo "${CHANGES:-2000}" >"$settings/changes"
-run_job churn.job "$version" "$settings/version" "$settings/changes" \
-	"$build/tests/e2e/hook_churn" "$build/examples/count_calls"
-rm -r "$settings"
+setting changes "${CHANGES:-2000}"
+run_job churn.job "${GUEST:-6.12}" "$build/tests/e2e/hook_churn" "$build/examples/count_calls"
 python3 -B "$here/compare_hooks.py" "$results" "$results/hooks.json" || failed=1
 finish

@@ -4,10 +4,6 @@
 # how long it took. GUEST=6.1 does the same with that one.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
-version=${GUEST:-6.12}
-settings=$(mktemp -d)
-echo "$version" >"$settings/version"
-run_job irq.job "$version" "$settings/version"
-rm -r "$settings"
+run_job irq.job "${GUEST:-6.12}"
 python3 -B "$here/compare_irq.py" "$results" "$results/events.json" || failed=1
 finish

@@ -18,10 +18,18 @@ not_ok() {
 	failed=1
 }
 
-# run_job JOB GUEST-VERSION [FILE...]: its output goes through, its results are in $results.
+# Words that the job finds in files of those names, beside it.
+settings=$(mktemp -d)
+trap 'rm -r "$settings"' EXIT
+# setting NAME WORD
+setting() { echo "$2" >"$settings/$1"; }
+
+# run_job JOB GUEST-VERSION [FILE...]: its output goes through, its results are in $results. The
+# version is a setting of the job.
 run_job() {
 	local job=$1 version=$2 status
 	shift 2
+	setting version "$version"
 	rm -rf "$results"
 	mkdir -p "$results"
 	if [ ! -x "$shadowmon" ]; then
@@ -30,7 +38,7 @@ run_job() {
 	fi
 	# shellcheck disable=SC2086
 	"$root/lab/run" ${LAB_RUN_ARGS:-} --guest "$version" --out "$results" \
-		"$here/$job" "$here/job.sh" "$shadowmon" "$@" 2>&1 | tee "$results.log"
+		"$here/$job" "$here/job.sh" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
 	status=${PIPESTATUS[0]}
 	grep -q '^not ok ' "$results.log" && failed=1
 	if ! grep -q '^end of job' "$results.log"; then
@@ -49,13 +57,9 @@ compare_records() {
 
 # run_exact GUEST-VERSION [PLACE]: PLACE is for --place.
 run_exact() {
-	local version=$1 place=${2:-auto} settings
-	settings=$(mktemp -d)
-	echo "$version" >"$settings/version"
-	echo "$place" >"$settings/place"
-	run_job exact.job "$version" "$settings/version" "$settings/place" "$here/cooperative.sh"
-	rm -r "$settings"
-	compare_records "$version"
+	setting place "${2:-auto}"
+	run_job exact.job "$1" "$here/cooperative.sh"
+	compare_records "$1"
 }
 
 finish() {
