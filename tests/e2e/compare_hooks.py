@@ -13,30 +13,10 @@ the tracer recorded. Of them every call of every function has to be in both reco
 order. A function that returns is hooked where it returns as well: as often as it was called.
 """
 import json
-import re
 import sys
 from collections import Counter, defaultdict
 
-SHOWN = 10
-LINE = re.compile(r"^\s*(?P<comm>.+)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s+\S+\s+(?P<tsc>\d+): (?P<function>\w+) <-")
-
-
-def read_truth(folder):
-    calls = []
-    with open(f"{folder}/functions") as trace:
-        for line in trace:
-            if line.startswith("#") or not line.strip():
-                continue
-            match = LINE.match(line)
-            if not match:
-                raise ValueError(f"no line of the function tracer: {line!r}")
-            calls.append((int(match["tsc"]), int(match["tid"]), match["function"]))
-    with open(f"{folder}/functions-stats") as stats:
-        for line in stats:
-            key, _, value = line.partition(":")
-            if key in ("overrun", "commit overrun", "dropped events") and int(value) != 0:
-                raise ValueError(f"the guest's own record has lost events: {line.strip()}")
-    return sorted(calls)
+from function_records import Report, differences, tracer_calls
 
 
 def read_hits(path):
@@ -51,22 +31,13 @@ def read_hits(path):
     return hits, summary
 
 
-def differences(what, ours, theirs):
-    for i, (a, b) in enumerate(zip(ours, theirs)):
-        if a != b:
-            yield f"{what}: number {i} is {a}, guest: {b}"
-            return
-    if len(ours) != len(theirs):
-        yield f"{what}: {len(ours)}, guest: {len(theirs)}"
-
-
 def main(argv):
     if len(argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
     folder = argv[1]
     try:
-        truth = read_truth(folder)
+        truth = tracer_calls(f"{folder}/functions")
         hits, summary = read_hits(argv[2])
         with open(f"{folder}/hooks.list") as listed:
             listed = json.load(listed)["hooks"]
@@ -74,16 +45,7 @@ def main(argv):
         print(f"not ok hook_records_readable\n    {error}")
         return 1
 
-    good = True
-
-    def report(name, problems):
-        nonlocal good
-        problems = list(problems)
-        good &= not problems
-        print("not ok" if problems else "ok", name)
-        for problem in problems[:SHOWN]:
-            print(f"    {problem}")
-
+    report = Report()
     functions = {function for _, _, function in truth}
     first, last = truth[0][0], truth[-1][0]
     ours, theirs, ends = defaultdict(list), defaultdict(list), set()
@@ -147,7 +109,7 @@ def main(argv):
 
     report("hook_counters_true", counters())
     print(f"# compared: {sum(len(ours[tid]) for tid in whole)} hits of {len(whole)} threads")
-    return 0 if good else 1
+    return 0 if report.good else 1
 
 
 if __name__ == "__main__":

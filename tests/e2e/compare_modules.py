@@ -13,14 +13,13 @@ uses the module, and the hooks and the tracer are there before it is used and un
 more. A function that returns is hooked where it returns as well.
 """
 import json
-import re
 import sys
 from collections import Counter, defaultdict
 
-SHOWN = 10
+from function_records import Report, differences, tracer_calls
+
 UNLOADED = "module brd was unloaded"
 INSERT = "brd_insert_page"  # the compiler may have split it: it returns by itself, to its caller
-LINE = re.compile(r"^\s*.+-(?P<tid>\d+)\s+\[\d+\]\s+\S+\s+(?P<tsc>\d+): (?P<function>[\w.]+)(?: \[brd\])? <-")
 
 
 def moves_data(function):
@@ -29,21 +28,10 @@ def moves_data(function):
 
 def read_truth(folder, number):
     calls = defaultdict(list)
-    with open(f"{folder}/module-{number}-functions") as trace:
-        for line in trace:
-            if line.startswith("#") or not line.strip():
-                continue
-            match = LINE.match(line)
-            if not match:
-                raise ValueError(f"no line of the function tracer: {line!r}")
-            if moves_data(match["function"]):
-                calls[int(match["tid"])].append((int(match["tsc"]), match["function"]))
-    with open(f"{folder}/module-{number}-functions-stats") as stats:
-        for line in stats:
-            key, _, value = line.partition(":")
-            if key in ("overrun", "commit overrun", "dropped events") and int(value) != 0:
-                raise ValueError(f"the guest's own record has lost events: {line.strip()}")
-    return {tid: [function for _, function in sorted(some)] for tid, some in calls.items()}
+    for _, tid, function in tracer_calls(f"{folder}/module-{number}-functions"):
+        if moves_data(function):
+            calls[tid].append(function)
+    return calls
 
 
 class Time:
@@ -81,15 +69,6 @@ def read_hits(path):
     return [time for time in times if time.gone]
 
 
-def differences(what, ours, theirs):
-    for i, (a, b) in enumerate(zip(ours, theirs)):
-        if a != b:
-            yield f"{what}: number {i} is {a}, guest: {b}"
-            return
-    if len(ours) != len(theirs):
-        yield f"{what}: {len(ours)}, guest: {len(theirs)}"
-
-
 def main(argv):
     if len(argv) != 3:
         print(__doc__, file=sys.stderr)
@@ -101,16 +80,7 @@ def main(argv):
         print(f"not ok module_records_readable\n    {error}")
         return 1
 
-    good = True
-
-    def report(name, problems):
-        nonlocal good
-        problems = list(problems)
-        good &= not problems
-        print("not ok" if problems else "ok", name)
-        for problem in problems[:SHOWN]:
-            print(f"    {problem}")
-
+    report = Report()
     report("module_unloads_told", [] if len(times) == 2 else [f"{len(times)} of 2"])
     for number, (theirs, time) in enumerate(zip(truth, times), 1):
         ours = time.calls()
@@ -125,7 +95,7 @@ def main(argv):
         report(f"module_{number}_hooks_retired", (
             f"{hook} did not go with the module" for hook in ["brd:brd_submit_bio"] +
             [f"brd:{name}%return" for name in called] if not time.gone[hook]))
-    return 0 if good else 1
+    return 0 if report.good else 1
 
 
 if __name__ == "__main__":
