@@ -118,7 +118,7 @@ void test_detached(Scene& scene, const Way& way, const Trace& trace) {
 void test_delivered(Scene& scene, const Way& way, const Trace& trace) {
     const uint64_t flags = kFlags | kFlagIf;
     const uint64_t length =
-        scene.pass(way, way.function, 0, flags) - scene.pass(way, way.plain, 0, flags) + 1;
+        scene.least_ticks(way, way.function, flags) - scene.least_ticks(way, way.plain, flags) + 1;
     scene.warm_up(way);
     auto place_of = [&](uint64_t delta) {
         scene.pass(way, way.function, delta, flags);

@@ -185,8 +185,8 @@ std::vector<uint64_t> Scene::interrupted() {
 }
 
 Trace Scene::find_trace(const Way& way, uint32_t next_sample) {
-    const uint64_t hooked = pass(way, way.function, 0, kFlags, next_sample);
-    const uint64_t plain = pass(way, way.plain, 0, kFlags);
+    const uint64_t hooked = least_ticks(way, way.function, kFlags, next_sample);
+    const uint64_t plain = least_ticks(way, way.plain, kFlags);
     guest.take_records();
     // The places, of which the first is the hook's and the last is behind it.
     const size_t number = hooked - plain + 2;
