@@ -69,7 +69,7 @@ struct Summary {
 };
 
 /// Counts events for the summary. Must not outlive the Monitor that they came from. One thread
-/// uses it. Its memory is bounded: from kMaxProcesses different
+/// uses it. Its memory is bounded: from max_processes different
 /// processes on, further ones are counted together under pid 0 and the name "(others)".
 class SummaryCollector {
   public:
@@ -78,7 +78,7 @@ class SummaryCollector {
     /// The state so far, with the `top` busiest processes and system calls.
     Summary summary(const LostCounter& lost, size_t top = 10) const;
 
-    static constexpr size_t kMaxProcesses = 65536;
+    static constexpr size_t max_processes = 65536;
 
   private:
     struct Key {
@@ -93,7 +93,7 @@ class SummaryCollector {
         uint64_t calls = 0, returns = 0, errors = 0;
     };
     /// Numbers beyond this are no system calls; they are counted together, as number -1.
-    static constexpr size_t kNumbers = 1024;
+    static constexpr size_t numbers = 1024;
 
     ProcessCount& process(const Process& process);
     Calls& calls(const Syscall& call);
@@ -101,7 +101,7 @@ class SummaryCollector {
     Summary totals_;
     std::unordered_map<Key, ProcessCount, Hash> processes_;
     ProcessCount* last_process_ = nullptr;
-    std::array<std::array<Calls, kNumbers + 1>, 2> calls_{};
+    std::array<std::array<Calls, numbers + 1>, 2> calls_{};
     std::unordered_map<std::string_view, IrqCount> irqs_; ///< by handler, likewise
     std::unordered_map<std::string_view, uint64_t> hits_; ///< by name, which the monitor owns
 };

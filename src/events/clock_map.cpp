@@ -9,13 +9,13 @@ namespace {
 // 64-bit TSC differences times a million need 84 bits.
 __extension__ using Wide = __int128;
 
-constexpr uint64_t kMaxNs = INT64_MAX;
-constexpr int64_t kNsPerKhz = 1'000'000; // nanoseconds in a tick of 1 kHz
+constexpr uint64_t max_ns = INT64_MAX;
+constexpr int64_t ns_per_khz = 1'000'000; // nanoseconds in a tick of 1 kHz
 
 Status check(const ClockSample& sample) {
     if (sample.tsc_khz == 0)
         return failf("the guest's TSC frequency is given as 0");
-    if (sample.realtime_ns > kMaxNs)
+    if (sample.realtime_ns > max_ns)
         return failf("the host's time of day ({} ns) is beyond what a date can show",
                      sample.realtime_ns);
     return {};
@@ -32,9 +32,9 @@ uint64_t ClockMap::Segment::at(uint64_t t) const {
     if (khz == 0)
         return floor_ns;
     const Wide ticks = static_cast<Wide>(t) - static_cast<Wide>(tsc);
-    const Wide result = static_cast<Wide>(ns) + floor_divide(ticks * kNsPerKhz, khz);
+    const Wide result = static_cast<Wide>(ns) + floor_divide(ticks * ns_per_khz, khz);
     return static_cast<uint64_t>(
-        std::clamp(result, static_cast<Wide>(floor_ns), static_cast<Wide>(kMaxNs)));
+        std::clamp(result, static_cast<Wide>(floor_ns), static_cast<Wide>(max_ns)));
 }
 
 Result<ClockMap> ClockMap::make(const ClockSample& sample) {
@@ -52,8 +52,8 @@ uint64_t ClockMap::to_realtime_ns(uint64_t tsc) const {
 uint64_t ClockMap::ticks_to_ns(uint64_t ticks) const {
     if (now_.khz == 0)
         return 0;
-    const Wide ns = static_cast<Wide>(ticks) * kNsPerKhz / now_.khz;
-    return static_cast<uint64_t>(std::min(ns, static_cast<Wide>(kMaxNs)));
+    const Wide ns = static_cast<Wide>(ticks) * ns_per_khz / now_.khz;
+    return static_cast<uint64_t>(std::min(ns, static_cast<Wide>(max_ns)));
 }
 
 Status ClockMap::resync(const ClockSample& sample) {

@@ -14,7 +14,7 @@ constexpr std::string_view unnamed = "?";
 
 // A guest cannot have more tasks than this (PID_MAX_LIMIT); more entries than that can
 // only come of lies about task addresses.
-constexpr size_t kMaxTasks = 4 * 1024 * 1024;
+constexpr size_t max_tasks = 4 * 1024 * 1024;
 
 Comm to_comm(const char (&bytes)[SM_COMM_SIZE]) {
     Comm comm;
@@ -36,7 +36,7 @@ Syscall named(uint64_t nr, bool compat) {
 Syscall Decoder::enter(const Record& record, uint64_t nr) {
     const bool compat = record.header.flags & SM_EVENT_COMPAT;
     if (compat) {
-        if (in_compat_.size() >= kMaxTasks)
+        if (in_compat_.size() >= max_tasks)
             in_compat_.clear();
         in_compat_.insert(record.header.task);
     } else if (!in_compat_.empty()) {
@@ -53,8 +53,8 @@ Syscall Decoder::exit(const Record& record, uint64_t nr) {
 }
 
 void Decoder::set_hook_name(uint32_t id, std::string name) {
-    if (name.size() > kMaxHookName)
-        name.resize(kMaxHookName);
+    if (name.size() > max_hook_name)
+        name.resize(max_hook_name);
     if (id >= hook_names_.size())
         hook_names_.resize(id + size_t{1}, unnamed);
     hook_names_[id] = *names_.insert(std::move(name)).first;
@@ -65,8 +65,8 @@ std::string_view Decoder::hook_name(uint32_t id) const {
 }
 
 void Decoder::set_irq_hook(uint32_t id, std::string function) {
-    if (function.size() > kMaxHookName)
-        function.resize(kMaxHookName);
+    if (function.size() > max_hook_name)
+        function.resize(max_hook_name);
     if (id >= irq_functions_.size())
         irq_functions_.resize(id + size_t{1}, unnamed);
     irq_functions_[id] = *names_.insert(std::move(function)).first;
@@ -80,13 +80,13 @@ std::string_view Decoder::irq_function(uint32_t id) const {
 std::string_view Decoder::handler_name(Gva handler) {
     if (auto known = handlers_.find(handler.value); known != handlers_.end())
         return known->second;
-    if (handlers_.size() >= kMaxHandlers)
+    if (handlers_.size() >= max_handlers)
         return unnamed;
     std::string name = symbolizer_ ? symbolizer_(handler) : std::string();
     if (name.empty())
         name = fmt::format("{:#x}", handler.value);
-    if (name.size() > kMaxHookName)
-        name.resize(kMaxHookName);
+    if (name.size() > max_hook_name)
+        name.resize(max_hook_name);
     return handlers_[handler.value] = *names_.insert(std::move(name)).first;
 }
 

@@ -31,10 +31,10 @@ class Decoder {
     ClockMap& clock_map() { return clock_map_; }
 
     /// Names the hook with that id in every HookHit decoded from now on. A longer name is cut to
-    /// kMaxHookName bytes. Views of names stay good as long as the decoder lives, also when an id
+    /// max_hook_name bytes. Views of names stay good as long as the decoder lives, also when an id
     /// is given to another hook.
     void set_hook_name(uint32_t id, std::string name);
-    static constexpr size_t kMaxHookName = 256;
+    static constexpr size_t max_hook_name = 256;
 
     /// The entry function of the interrupts that this hook tells of, at their entry or exit; until
     /// set_irq_hook() has been called, it is "?".
@@ -49,7 +49,7 @@ class Decoder {
     const IrqPairing& irqs() const { return irqs_; }
 
     /// So many handlers of devices are told apart; a guest that shows more has their names "?".
-    static constexpr size_t kMaxHandlers = 4096;
+    static constexpr size_t max_handlers = 4096;
 
   private:
     Syscall enter(const Record& record, uint64_t nr);

@@ -13,11 +13,11 @@ static_assert(event_types == SM_EVENT_TYPES);
 static_assert(sizeof(Comm) == SM_COMM_SIZE);
 
 std::string_view event_type_name(unsigned type) {
-    constexpr std::array<std::string_view, SM_EVENT_TYPES> kNames = {
+    constexpr std::array<std::string_view, SM_EVENT_TYPES> names = {
         "pad",     "lost",      "syscall_enter", "syscall_exit", "switch",  "unknown_hook",
         "hook",    "irq_enter", "irq_exit",      "type_9",       "type_10", "type_11",
         "type_12", "type_13",   "type_14",       "hook_retired"};
-    return type < kNames.size() ? kNames[type] : "type_unknown";
+    return type < names.size() ? names[type] : "type_unknown";
 }
 
 unsigned event_type(const Event& event) {
@@ -49,12 +49,12 @@ unsigned event_type(const Event& event) {
 // As task_state_index() in include/linux/sched.h: the highest bit counts. The bits are
 // the same from 4.14 on; none of them is in a header for user space.
 char task_state_letter(uint64_t state) {
-    constexpr uint64_t kReported = 0x7f;
-    constexpr uint64_t kIdle = 0x402; // uninterruptible, not counted in the load
-    constexpr std::string_view kLetters = "RSDTtXZP";
-    if ((state & kIdle) == kIdle)
+    constexpr uint64_t reported = 0x7f;
+    constexpr uint64_t idle = 0x402; // uninterruptible, not counted in the load
+    constexpr std::string_view letters = "RSDTtXZP";
+    if ((state & idle) == idle)
         return 'I';
-    return kLetters[std::bit_width(state & kReported)];
+    return letters[std::bit_width(state & reported)];
 }
 
 } // namespace shadowmon

@@ -16,7 +16,7 @@ IrqPairing::Cpu& IrqPairing::cpu_at(uint32_t cpu, uint64_t nth) {
 void IrqPairing::enter(uint32_t cpu, uint64_t nth, const Entry& entry) {
     Cpu& one = cpu_at(cpu, nth);
     // No kernel nests so deep: some exits have not been hooked.
-    if (one.open.size() == kMaxDepth)
+    if (one.open.size() == max_depth)
         one.open.clear();
     one.open.push_back(entry);
 }
@@ -39,7 +39,7 @@ std::optional<IrqPairing::Entry> IrqPairing::exit(uint32_t cpu, uint64_t nth, ui
 
 void IrqPairing::hooks_changed(uint64_t tsc) {
     // Old ones are long behind every interrupt that is still open.
-    if (changes_.size() == kMaxChanges)
+    if (changes_.size() == max_changes)
         changes_.erase(changes_.begin());
     changes_.push_back(tsc);
 }

@@ -36,8 +36,8 @@ class IrqPairing {
     /// Interrupts that were entered and not left yet, or whose exit is not known.
     uint64_t open() const;
 
-    static constexpr size_t kMaxDepth = 16; ///< what is nested deeper is given up
-    static constexpr size_t kMaxChanges = 1024;
+    static constexpr size_t max_depth = 16; ///< what is nested deeper is given up
+    static constexpr size_t max_changes = 1024;
 
   private:
     struct Cpu {

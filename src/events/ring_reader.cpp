@@ -10,7 +10,7 @@
 namespace shadowmon {
 namespace {
 
-constexpr size_t kAlign = 8;
+constexpr size_t align = 8;
 
 /// The part that every record has, also SM_EVENT_PAD.
 struct Prefix {
@@ -18,10 +18,10 @@ struct Prefix {
     uint16_t flags;
     uint32_t size;
 };
-static_assert(sizeof(Prefix) == kAlign);
+static_assert(sizeof(Prefix) == align);
 static_assert(offsetof(sm_event_header, size) == offsetof(Prefix, size));
 
-constexpr size_t kSizes[SM_EVENT_TYPES] = {
+constexpr size_t sizes[SM_EVENT_TYPES] = {
     0,
     sizeof(sm_event_header) + sizeof(sm_body_lost),
     sizeof(sm_event_header) + sizeof(sm_body_syscall_enter),
@@ -43,7 +43,7 @@ RingReader::TypeCounts load_counts(const uint64_t (&counts)[SM_EVENT_TYPES]) {
 
 } // namespace
 
-size_t record_size(unsigned type) { return type < SM_EVENT_TYPES ? kSizes[type] : 0; }
+size_t record_size(unsigned type) { return type < SM_EVENT_TYPES ? sizes[type] : 0; }
 
 Result<RingReader> RingReader::make(unsigned index, sm_ring* ring,
                                     std::span<const std::byte> data) {
@@ -52,7 +52,7 @@ Result<RingReader> RingReader::make(unsigned index, sm_ring* ring,
         return failf("ring {}: {} bytes is no power of two in {}..{}", index, data.size(),
                      SM_PAGE_SIZE, SM_RING_MAX_DATA);
     RingReader reader(index, ring, data);
-    if (reader.tail_ % kAlign != 0)
+    if (reader.tail_ % align != 0)
         return failf("ring {}: its tail {:#x} is no place where a record can begin", index,
                      reader.tail_);
     return reader;
@@ -72,7 +72,7 @@ void RingReader::refresh() {
         release();
         return;
     }
-    if (head - tail_ > data_.size() || head % kAlign != 0) {
+    if (head - tail_ > data_.size() || head % align != 0) {
         abandon(Error(fmt::format("ring {}: its head {:#x} is not a place that a producer can have "
                                   "got to from {:#x} in {} bytes",
                                   index_, head, tail_, data_.size())));

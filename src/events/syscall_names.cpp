@@ -14,13 +14,13 @@ struct Name {
 };
 
 #define NAME(number, text) Name{number, text},
-constexpr Name kSyscalls64[] = {
+constexpr Name syscalls64[] = {
 #include "syscalls_64.inc"
 };
-constexpr Name kSyscalls32[] = {
+constexpr Name syscalls32[] = {
 #include "syscalls_32.inc"
 };
-constexpr Name kErrnos[] = {
+constexpr Name errno_names[] = {
 #include "errnos.inc"
 };
 #undef NAME
@@ -39,9 +39,9 @@ template <const auto& names> constexpr auto make_index() {
     return index;
 }
 
-constexpr auto kIndex64 = make_index<kSyscalls64>();
-constexpr auto kIndex32 = make_index<kSyscalls32>();
-constexpr auto kErrnoIndex = make_index<kErrnos>();
+constexpr auto index64 = make_index<syscalls64>();
+constexpr auto index32 = make_index<syscalls32>();
+constexpr auto errno_index = make_index<errno_names>();
 
 template <size_t N>
 std::string_view find(const std::array<std::string_view, N>& index, uint64_t number) {
@@ -52,7 +52,7 @@ std::string_view find(const std::array<std::string_view, N>& index, uint64_t num
 
 std::string_view syscall_name(int32_t nr, bool compat) {
     const auto number = static_cast<uint32_t>(nr);
-    return compat ? find(kIndex32, number) : find(kIndex64, number);
+    return compat ? find(index32, number) : find(index64, number);
 }
 
 std::string syscall_label(int32_t nr, bool compat) {
@@ -61,7 +61,7 @@ std::string syscall_label(int32_t nr, bool compat) {
 }
 
 std::string_view errno_name(int64_t ret) {
-    return is_error(ret) ? find(kErrnoIndex, static_cast<uint64_t>(-ret)) : std::string_view{};
+    return is_error(ret) ? find(errno_index, static_cast<uint64_t>(-ret)) : std::string_view{};
 }
 
 } // namespace shadowmon

@@ -9,9 +9,9 @@ namespace shadowmon {
 
 namespace {
 
-constexpr unsigned MaxDepth = 16;        ///< anonymous structs within each other
-constexpr unsigned MaxVisits = 1u << 16; ///< members looked at for one name
-constexpr uint64_t MaxBlob = 64 << 20;
+constexpr unsigned max_depth = 16;        ///< anonymous structs within each other
+constexpr unsigned max_visits = 1u << 16; ///< members looked at for one name
+constexpr uint64_t max_blob = 64 << 20;
 
 /// Looks for a named member, also inside anonymous ones, as C does.
 class MemberSearch {
@@ -20,14 +20,14 @@ class MemberSearch {
 
     /// 0 found, -ENOENT, or -E2BIG when the nesting exceeds all bounds.
     int in(uint32_t struct_id, uint64_t base_bits, unsigned depth = 0) {
-        if (depth > MaxDepth)
+        if (depth > max_depth)
             return -E2BIG;
         const btf_type* type = btf__type_by_id(btf_, struct_id);
         if (!type || !btf_is_composite(type))
             return -ENOENT;
         const btf_member* members = ::btf_members(type);
         for (uint32_t i = 0; i < btf_vlen(type); ++i) {
-            if (++visits_ > MaxVisits)
+            if (++visits_ > max_visits)
                 return -E2BIG;
             const char* member_name = btf__name_by_offset(btf_, members[i].name_off);
             uint64_t bits = base_bits + btf_member_bit_offset(type, i);
@@ -87,7 +87,7 @@ Result<Btf> Btf::find(const PhysicalMemory& memory, const KernelImage& image,
         return failf("BTF: this kernel carries none (no __start_BTF and __stop_BTF; it needs "
                      "CONFIG_DEBUG_INFO_BTF)");
     if (!image.contains(*start) || *stop <= *start || *stop > image.end() ||
-        *stop - *start > MaxBlob)
+        *stop - *start > max_blob)
         return failf("BTF: {:#x}..{:#x} is no part of the kernel image {:#x}..{:#x}", start->value,
                      stop->value, image.start.value, image.end().value);
     std::vector<std::byte> blob(*stop - *start);

@@ -10,7 +10,7 @@ namespace shadowmon {
 
 namespace {
 
-constexpr size_t MaxBlob = 64 << 20; ///< stock kernels have below 8 MiB
+constexpr size_t max_blob = 64 << 20; ///< stock kernels have below 8 MiB
 
 /// All record kinds up to ENUM64 (6.0): what follows btf_type.
 struct Kind {
@@ -72,8 +72,8 @@ class Validator {
     }
 
     Status header() {
-        if (blob_.size() > MaxBlob)
-            return failf("BTF: {} bytes are more than {} MiB", blob_.size(), MaxBlob >> 20);
+        if (blob_.size() > max_blob)
+            return failf("BTF: {} bytes are more than {} MiB", blob_.size(), max_blob >> 20);
         if (blob_.size() < sizeof(btf_header))
             return failf("BTF: {} bytes are less than a header", blob_.size());
         auto header = at<btf_header>(0);

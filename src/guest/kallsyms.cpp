@@ -11,8 +11,8 @@ namespace shadowmon {
 
 namespace {
 
-constexpr uint32_t None = UINT32_MAX;   ///< end of a chain
-constexpr uint64_t MaxPart = 128 << 20; ///< stock kernels have below 16 MiB of read-only data
+constexpr uint32_t none = UINT32_MAX;    ///< end of a chain
+constexpr uint64_t max_part = 128 << 20; ///< stock kernels have below 16 MiB of read-only data
 
 /// Read-only data first; before the kernel protects it, and with rodata=off, it is
 /// writable.
@@ -27,7 +27,7 @@ std::vector<MappedRange> parts_to_search(const KernelImage& image) {
         else
             parts.push_back(part);
     }
-    std::erase_if(parts, [](const MappedRange& part) { return part.size > MaxPart; });
+    std::erase_if(parts, [](const MappedRange& part) { return part.size > max_part; });
     std::stable_sort(parts.begin(), parts.end(), [](const MappedRange& a, const MappedRange& b) {
         auto order = [](const MappedRange& part) {
             return part.rights.executable * 2 + part.rights.writable;
@@ -94,7 +94,7 @@ size_t Kallsyms::bucket_of(std::string_view name) const {
 }
 
 void Kallsyms::index() {
-    buckets_.assign(std::bit_ceil(size()), None);
+    buckets_.assign(std::bit_ceil(size()), none);
     next_.resize(size());
     for (size_t i = size(); i-- > 0;) {
         uint32_t& bucket = buckets_[bucket_of(name(i))];
@@ -105,7 +105,7 @@ void Kallsyms::index() {
 
 std::vector<Symbol> Kallsyms::find_all(std::string_view wanted) const {
     std::vector<Symbol> found;
-    for (uint32_t i = buckets_[bucket_of(wanted)]; i != None; i = next_[i])
+    for (uint32_t i = buckets_[bucket_of(wanted)]; i != none; i = next_[i])
         if (name(i) == wanted)
             found.push_back((*this)[i]);
     return found;

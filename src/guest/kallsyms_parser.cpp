@@ -8,15 +8,15 @@ namespace shadowmon {
 
 namespace {
 
-constexpr size_t IndexSize = 256 * sizeof(uint16_t);
-constexpr size_t MaxToken = 64;      ///< bytes; the longest seen is below 20
-constexpr uint32_t MinSymbols = 256; ///< the smallest kernels have some thousands
-constexpr uint32_t MaxSymbols = 4 << 20;
-constexpr size_t MaxName = 512; ///< KSYM_NAME_LEN
-constexpr size_t MaxText = 128 << 20;
-constexpr uint64_t MaxWork = 64 << 20;
-constexpr unsigned MaxTokenTables = 16;
-constexpr uint64_t ImageReach = 1u << 30; ///< symbols of the image are this close to `_text`
+constexpr size_t index_size = 256 * sizeof(uint16_t);
+constexpr size_t max_token = 64;      ///< bytes; the longest seen is below 20
+constexpr uint32_t min_symbols = 256; ///< the smallest kernels have some thousands
+constexpr uint32_t max_symbols = 4 << 20;
+constexpr size_t max_name = 512; ///< KSYM_NAME_LEN
+constexpr size_t max_text = 128 << 20;
+constexpr uint64_t max_work = 64 << 20;
+constexpr unsigned max_token_tables = 16;
+constexpr uint64_t image_reach = 1u << 30; ///< symbols of the image are this close to `_text`
 
 constexpr size_t align8(size_t value) { return (value + 7) & ~size_t{7}; }
 
@@ -37,7 +37,7 @@ size_t name_length(std::span<const std::byte> data, size_t& length) {
 } // namespace
 
 std::optional<KallsymsParser::Tokens> KallsymsParser::tokens_at(size_t index) const {
-    if (!fits(index, IndexSize) || at<uint16_t>(index) != 0)
+    if (!fits(index, index_size) || at<uint16_t>(index) != 0)
         return std::nullopt;
     for (unsigned i = 1; i < 256; ++i)
         if (at<uint16_t>(index + 2 * i) <= at<uint16_t>(index + 2 * i - 2))
@@ -46,21 +46,21 @@ std::optional<KallsymsParser::Tokens> KallsymsParser::tokens_at(size_t index) co
     // The table ends at the index but for alignment, and the length of the last
     // token is not written down: try each.
     size_t last = at<uint16_t>(index + 2 * 255);
-    for (size_t length = 0; length <= MaxToken; ++length) {
+    for (size_t length = 0; length <= max_token; ++length) {
         size_t size = align8(last + length + 1);
         if (size > index)
             break;
         size_t start = index - size;
         if (at<char>(start + last + length) != 0)
             continue;
-        Tokens tokens{start, index + IndexSize, {}};
+        Tokens tokens{start, index + index_size, {}};
         bool good = true;
         for (unsigned i = 0; i < 256 && good; ++i) {
             size_t begin = at<uint16_t>(index + 2 * i);
             size_t end = i == 255 ? last + length : at<uint16_t>(index + 2 * i + 2) - 1u;
             tokens.token[i] = {reinterpret_cast<const char*>(data_.data()) + start + begin,
                                end - begin};
-            good = tokens.token[i].size() <= MaxToken && at<char>(start + end) == 0 &&
+            good = tokens.token[i].size() <= max_token && at<char>(start + end) == 0 &&
                    tokens.token[i].find('\0') == std::string_view::npos;
             if (std::isdigit(static_cast<int>(i)) || std::islower(static_cast<int>(i)))
                 good = good && tokens.token[i].size() == 1 &&
@@ -98,9 +98,9 @@ bool KallsymsParser::names_at(const Names& names, const Tokens& tokens) {
 
 Status KallsymsParser::decode_names(const Names& names, const Tokens& tokens, Kallsyms& out) const {
     // All tokens at one distance, so that most are copied by two moves of fixed size.
-    std::vector<std::array<char, MaxToken>> padded(256);
+    std::vector<std::array<char, max_token>> padded(256);
     for (unsigned i = 0; i < 256; ++i)
-        tokens.token[i].copy(padded[i].data(), MaxToken);
+        tokens.token[i].copy(padded[i].data(), max_token);
 
     size_t at = names.first;
     size_t end = 0; // of what is decoded
@@ -109,7 +109,7 @@ Status KallsymsParser::decode_names(const Names& names, const Tokens& tokens, Ka
         size_t length = 0;
         at += name_length(data_.subspan(at), length);
         size_t start = end;
-        if (out.text_.size() < start + MaxName + 2 * MaxToken)
+        if (out.text_.size() < start + max_name + 2 * max_token)
             out.text_.resize(2 * start + (1 << 16));
         char* text = out.text_.data();
         out.names_.push_back(static_cast<uint32_t>(start));
@@ -118,19 +118,19 @@ Status KallsymsParser::decode_names(const Names& names, const Tokens& tokens, Ka
             size_t size = tokens.token[code].size();
             std::memcpy(text + end, padded[code].data(), 16);
             if (size > 16)
-                std::memcpy(text + end, padded[code].data(), MaxToken);
+                std::memcpy(text + end, padded[code].data(), max_token);
             end += size;
-            if (end - start > MaxName)
+            if (end - start > max_name)
                 return failf("kallsyms names: symbol {} of {} is longer than {} characters", i,
-                             names.count, MaxName);
+                             names.count, max_name);
         }
         at += length;
         if (end - start < 2 || !std::isalpha(static_cast<unsigned char>(text[start])))
             return failf("kallsyms names: symbol {} of {} has {} characters and begins with {:#x}",
                          i, names.count, end - start,
                          static_cast<unsigned>(static_cast<unsigned char>(text[start])));
-        if (end > MaxText)
-            return failf("kallsyms names: more than {} MiB of names", MaxText >> 20);
+        if (end > max_text)
+            return failf("kallsyms names: more than {} MiB of names", max_text >> 20);
     }
     out.names_.push_back(static_cast<uint32_t>(end));
     out.text_.resize(end);
@@ -143,7 +143,7 @@ Status KallsymsParser::decode_values(size_t offsets, size_t base_at, const Names
     if (!fits(offsets, 4 * uint64_t{names.count}) || !fits(base_at, 8))
         return failf("kallsyms offsets: cut off, {} of them do not fit", names.count);
     uint64_t base = at<uint64_t>(base_at);
-    if (base - text_.value >= ImageReach && text_.value - base >= ImageReach)
+    if (base - text_.value >= image_reach && text_.value - base >= image_reach)
         return failf("kallsyms relative base: {:#x} is far from the kernel text at {:#x}", base,
                      text_.value);
 
@@ -188,15 +188,15 @@ Result<Kallsyms> KallsymsParser::parse(const Tokens& tokens) {
         size_t distance = tokens.table - p;
         uint32_t count = at<uint32_t>(p);
         // A name takes two bytes at least, and 60 are far above any average.
-        if (distance > size_t{MaxSymbols} * 60)
+        if (distance > size_t{max_symbols} * 60)
             break;
-        if (at<uint32_t>(p + 4) != 0 || count < MinSymbols || count > MaxSymbols ||
+        if (at<uint32_t>(p + 4) != 0 || count < min_symbols || count > max_symbols ||
             count > distance / 2 || count < distance / 60)
             continue;
         Names candidate{p, p + 8, count};
         if (names_at(candidate, tokens))
             names = candidate;
-        if (work_ > MaxWork)
+        if (work_ > max_work)
             return failf("kallsyms names: too many false beginnings before the token table");
     }
     if (!names)
@@ -224,7 +224,7 @@ Result<Kallsyms> KallsymsParser::parse(const Tokens& tokens) {
 Result<Kallsyms> KallsymsParser::run() {
     Error error("kallsyms: no token table");
     unsigned tables = 0;
-    for (size_t index = 8; fits(index, IndexSize); index += 8) {
+    for (size_t index = 8; fits(index, index_size); index += 8) {
         auto tokens = tokens_at(index);
         if (!tokens)
             continue;
@@ -232,7 +232,7 @@ Result<Kallsyms> KallsymsParser::run() {
         if (symbols)
             return symbols;
         error = symbols.error();
-        if (++tables == MaxTokenTables || work_ > MaxWork)
+        if (++tables == max_token_tables || work_ > max_work)
             break;
     }
     return fail(error);

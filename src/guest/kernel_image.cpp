@@ -7,30 +7,30 @@ namespace shadowmon {
 
 namespace {
 
-constexpr uint64_t Cr0ProtectedMode = 1u << 0;
-constexpr uint64_t Cr0Paging = 1u << 31;
-constexpr uint64_t Cr4La57 = 1u << 12;
-constexpr uint64_t EferSyscall = 1u << 0;
-constexpr uint64_t EferLongModeActive = 1u << 10;
-constexpr uint64_t Cr3Address = 0x000ffffffffff000;
+constexpr uint64_t cr0_protected_mode = 1u << 0;
+constexpr uint64_t cr0_paging = 1u << 31;
+constexpr uint64_t cr4_la57 = 1u << 12;
+constexpr uint64_t efer_syscall = 1u << 0;
+constexpr uint64_t efer_long_mode_active = 1u << 10;
+constexpr uint64_t cr3_address = 0x000ffffffffff000;
 
 /// Linux' page-table isolation keeps a pair of top-level tables: the kernel's, and
 /// the user's in the page above it (PTI_USER_PGTABLE_BIT).
-constexpr uint64_t UserHalf = 1u << 12;
+constexpr uint64_t user_half = 1u << 12;
 
 // Documentation/arch/x86/x86_64/mm.rst. The image is at most KERNEL_IMAGE_SIZE
 // with KASLR; modules follow it. The direct map starts at or above the fixed
 // addresses below, KASLR moves it up by multiples of 1 GiB.
-constexpr Gva ImageFirst{0xffffffff80000000};
-constexpr uint64_t ImageMax = 1u << 30;
-constexpr Gva DirectMapFirst4{0xffff888000000000};
-constexpr Gva DirectMapFirst5{0xff11000000000000};
-constexpr Gva CpuEntryArea{0xfffffe0000000000};
-constexpr uint64_t DirectMapAlign = 1u << 30;
+constexpr Gva image_first{0xffffffff80000000};
+constexpr uint64_t image_max = 1u << 30;
+constexpr Gva direct_map_first4{0xffff888000000000};
+constexpr Gva direct_map_first5{0xff11000000000000};
+constexpr Gva cpu_entry_area{0xfffffe0000000000};
+constexpr uint64_t direct_map_align = 1u << 30;
 
 // How many page-table pages a look at them may take, from what Linux can need; tables
 // in circles end there.
-constexpr uint64_t SearchTables = 512; ///< most of them empty, before the direct map
+constexpr uint64_t search_tables = 512; ///< most of them empty, before the direct map
 constexpr uint64_t upper_levels(uint64_t size) { return 16 + size / (1u << 30); }
 constexpr uint64_t tables_for(uint64_t size) { return upper_levels(size) + size / (2u << 20); }
 
@@ -54,42 +54,42 @@ bool in_ram(const PhysicalMemory& memory, Gpa gpa, uint64_t size) {
 }
 
 Status check_mode(const CpuState& cpu) {
-    if (!(cpu.cr0 & Cr0Paging))
+    if (!(cpu.cr0 & cr0_paging))
         return fail_code(EAGAIN,
                          "the guest is still in firmware or a boot loader: the vCPU is in {} mode "
                          "without paging (CR0={:#x})",
-                         cpu.cr0 & Cr0ProtectedMode ? "protected" : "real", cpu.cr0);
-    if (!(cpu.efer & EferLongModeActive))
+                         cpu.cr0 & cr0_protected_mode ? "protected" : "real", cpu.cr0);
+    if (!(cpu.efer & efer_long_mode_active))
         return fail_code(ENOTSUP,
                          "not a 64-bit kernel: the guest runs 32-bit code with paging, without "
                          "long mode (CR0={:#x}, CR4={:#x}, EFER={:#x})",
                          cpu.cr0, cpu.cr4, cpu.efer);
-    if (!(cpu.efer & EferSyscall) || cpu.lstar == 0)
+    if (!(cpu.efer & efer_syscall) || cpu.lstar == 0)
         return fail_code(EAGAIN,
                          "no kernel yet: the vCPU is in long mode without a system-call entry, as "
                          "in UEFI firmware, a boot loader or early boot (EFER={:#x}, LSTAR={:#x})",
                          cpu.efer, cpu.lstar);
-    if (cpu.lstar < ImageFirst.value || cpu.lstar - ImageFirst.value >= ImageMax)
+    if (cpu.lstar < image_first.value || cpu.lstar - image_first.value >= image_max)
         return fail_code(ENOEXEC,
                          "not Linux: the system-call entry {:#x} (LSTAR) is outside "
                          "{:#x}..{:#x}, where Linux has its image",
-                         cpu.lstar, ImageFirst.value, ImageFirst.value + (ImageMax - 1));
+                         cpu.lstar, image_first.value, image_first.value + (image_max - 1));
     return {};
 }
 
 /// The direct map is the first thing mapped above its fixed lowest address, and what
 /// it shows there says where guest-physical 0 would be.
 Status find_direct_map(const PageTables& tables, KernelImage& image) {
-    Gva first = tables.levels() == 5 ? DirectMapFirst5 : DirectMapFirst4;
-    auto found = tables.first_mapped(first, CpuEntryArea - first, SearchTables);
+    Gva first = tables.levels() == 5 ? direct_map_first5 : direct_map_first4;
+    auto found = tables.first_mapped(first, cpu_entry_area - first, search_tables);
     if (!found)
         return fail(found.error().in("direct map"));
     std::optional<MappedRange> seen = *found;
     if (!seen)
         return failf("direct map: nothing is mapped in {:#x}..{:#x}", first.value,
-                     CpuEntryArea.value - 1);
+                     cpu_entry_area.value - 1);
     image.direct_map = Gva(seen->start - Gva(seen->gpa.value));
-    if (image.direct_map < first || image.direct_map.value % DirectMapAlign)
+    if (image.direct_map < first || image.direct_map.value % direct_map_align)
         return failf("direct map: the first mapping {:#x} -> {:#x} gives the base {:#x}, which is "
                      "below {:#x} or not aligned to 1 GiB",
                      seen->start.value, seen->gpa.value, image.direct_map.value, first.value);
@@ -153,7 +153,7 @@ Status find_parts(const PhysicalMemory& memory, const PageTables& tables, const 
             image.parts.push_back(range);
         return image.parts.size() < 4096;
     };
-    if (auto status = tables.for_each_mapped(ImageFirst, ImageMax, add, tables_for(ImageMax));
+    if (auto status = tables.for_each_mapped(image_first, image_max, add, tables_for(image_max));
         !status)
         return fail(status.error().in("kernel image"));
     if (image.parts.empty())
@@ -178,7 +178,7 @@ Status find_parts(const PhysicalMemory& memory, const PageTables& tables, const 
 Result<KernelImage> find_with_root(const PhysicalMemory& memory, const CpuState& cpu, Gpa root) {
     KernelImage image{};
     image.page_tables = root;
-    image.levels = cpu.cr4 & Cr4La57 ? 5 : 4;
+    image.levels = cpu.cr4 & cr4_la57 ? 5 : 4;
     PageTables tables = image.tables(memory);
     SM_TRY(find_direct_map(tables, image));
     SM_TRY(find_parts(memory, tables, cpu, image));
@@ -198,18 +198,18 @@ Result<KernelImage> find_with_root(const PhysicalMemory& memory, const CpuState&
 
 Result<KernelImage> find_kernel_image(const PhysicalMemory& memory, const CpuState& cpu) {
     SM_TRY(check_mode(cpu));
-    Gpa root(cpu.cr3 & Cr3Address);
+    Gpa root(cpu.cr3 & cr3_address);
     auto image = find_with_root(memory, cpu, root);
-    if (image || !(root.value & UserHalf))
+    if (image || !(root.value & user_half))
         return image;
     // Either the user's half of a pair, or a kernel without isolation whose table
     // happens to lie at an odd page: only what the tables show can tell.
-    auto other = find_with_root(memory, cpu, Gpa(root.value & ~UserHalf));
+    auto other = find_with_root(memory, cpu, Gpa(root.value & ~user_half));
     if (other)
         return other;
     return failf("{} (CR3 {:#x}); {} (CR3 {:#x}, as with page-table isolation)",
                  image.error().message(), root.value, other.error().message(),
-                 root.value & ~UserHalf);
+                 root.value & ~user_half);
 }
 
 } // namespace shadowmon

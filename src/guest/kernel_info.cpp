@@ -11,16 +11,16 @@ namespace shadowmon {
 
 namespace {
 
-constexpr size_t MaxBanner = 1024;
-constexpr std::string_view BannerStart = "Linux version ";
-constexpr unsigned MaxCpus = 8192;
+constexpr size_t max_banner = 1024;
+constexpr std::string_view banner_start = "Linux version ";
+constexpr unsigned max_cpus = 8192;
 
 /// "Linux version 6.1.0-56-cloud-amd64 (...) ..." -> release and its two numbers.
 Status parse_banner(KernelInfo& info) {
     std::string_view rest = info.banner;
-    if (!rest.starts_with(BannerStart))
-        return failf("banner: linux_banner does not begin with \"{}\"", BannerStart);
-    rest.remove_prefix(BannerStart.size());
+    if (!rest.starts_with(banner_start))
+        return failf("banner: linux_banner does not begin with \"{}\"", banner_start);
+    rest.remove_prefix(banner_start.size());
     info.release = rest.substr(0, rest.find(' '));
     const char* end = info.release.data() + info.release.size();
     auto major = std::from_chars(info.release.data(), end, info.version_major);
@@ -34,7 +34,7 @@ Status find_banner(const VirtualMemory& kernel, KernelInfo& info) {
     auto address = info.symbols.address("linux_banner");
     if (!address)
         return fail(address.error().in("banner"));
-    auto banner = kernel.read_string(*address, MaxBanner);
+    auto banner = kernel.read_string(*address, max_banner);
     if (!banner)
         return fail(banner.error().in("banner"));
     while (!banner->empty() && banner->back() == '\n')
@@ -188,13 +188,13 @@ Status check_current(const VirtualMemory& kernel, const KernelInfo& info) {
 /// Whether the words that every Linux carries occur in the image: tells a Linux whose
 /// symbols are missing from another system that lies at the same addresses.
 bool looks_like_linux(const PhysicalMemory& memory, const KernelImage& image) {
-    constexpr uint64_t Chunk = 1 << 20;
+    constexpr uint64_t chunk = 1 << 20;
     std::string buffer;
     for (const MappedRange& part : image.parts) {
-        for (uint64_t done = 0; done < part.size; done += Chunk) {
-            buffer.resize(std::min<uint64_t>(Chunk + BannerStart.size(), part.size - done));
+        for (uint64_t done = 0; done < part.size; done += chunk) {
+            buffer.resize(std::min<uint64_t>(chunk + banner_start.size(), part.size - done));
             if (memory.read(part.gpa + done, std::as_writable_bytes(std::span(buffer))) &&
-                buffer.find(BannerStart) != std::string::npos)
+                buffer.find(banner_start) != std::string::npos)
                 return true;
         }
     }
@@ -220,7 +220,7 @@ Result<Kallsyms> find_symbols(const PhysicalMemory& memory, const KernelImage& i
     if (!looks_like_linux(memory, image))
         return fail(Error(fmt::format("not Linux: the words \"{}\" are nowhere in the kernel "
                                       "at {:#x}..{:#x}",
-                                      BannerStart, image.start.value, image.end().value),
+                                      banner_start, image.start.value, image.end().value),
                           ENOEXEC));
     return failf("{}; a System.map or vmlinux of this kernel can stand in for them",
                  own.error().message());
@@ -241,8 +241,8 @@ Result<Gva> KernelInfo::percpu_area(const PhysicalMemory& memory, unsigned cpu) 
     auto table = symbols.address("__per_cpu_offset");
     if (!table)
         return fail(table.error().in("per-CPU area"));
-    if (cpu >= MaxCpus)
-        return failf("per-CPU area: CPU {} is above {}", cpu, MaxCpus - 1);
+    if (cpu >= max_cpus)
+        return failf("per-CPU area: CPU {} is above {}", cpu, max_cpus - 1);
     VirtualMemory kernel(image.tables(memory));
     auto base = kernel.read_value<uint64_t>(*table + 8 * uint64_t{cpu});
     if (!base)

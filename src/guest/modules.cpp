@@ -10,19 +10,19 @@ namespace shadowmon {
 
 namespace {
 
-constexpr size_t MaxModules = 4096;      ///< ten times what a desktop has loaded
-constexpr uint64_t MaxPart = 64 << 20;   ///< the largest drivers have a tenth of it
-constexpr uint64_t MaxEntries = 1 << 20; ///< of one table
-constexpr uint64_t MaxSymbols = 1 << 18; ///< of one module
-constexpr size_t MaxSymbolName = 512;    ///< KSYM_NAME_LEN
-constexpr size_t MaxNames = 32 << 20;    ///< of all symbols of a module together
-constexpr uint32_t MaxModuleName = 128;  ///< it has been 56 for long
-constexpr uint64_t MaxObject = 1 << 16;
-constexpr uint64_t PageSize = 0x1000;
+constexpr size_t max_modules = 4096;      ///< ten times what a desktop has loaded
+constexpr uint64_t max_part = 64 << 20;   ///< the largest drivers have a tenth of it
+constexpr uint64_t max_entries = 1 << 20; ///< of one table
+constexpr uint64_t max_symbols = 1 << 18; ///< of one module
+constexpr size_t max_symbol_name = 512;   ///< KSYM_NAME_LEN
+constexpr size_t max_names = 32 << 20;    ///< of all symbols of a module together
+constexpr uint32_t max_module_name = 128; ///< it has been 56 for long
+constexpr uint64_t max_object = 1 << 16;
+constexpr uint64_t page_size = 0x1000;
 /// All modules are linked to be in reach of the kernel's text: the last 2 GiB.
-constexpr Gva LowestText(0xffffffff80000000);
+constexpr Gva lowest_text(0xffffffff80000000);
 
-constexpr uint32_t StateLive = 0, StateComing = 1, StateGoing = 2; ///< enum module_state
+constexpr uint32_t state_live = 0, state_coming = 1, state_going = 2; ///< enum module_state
 
 /// A copy of one struct module.
 class Object {
@@ -68,11 +68,11 @@ Result<std::string> name_of(const Object& object, const ModuleLayout& layout) {
 
 GuestModule::State state_of(uint64_t value) {
     switch (value) {
-    case StateLive:
+    case state_live:
         return GuestModule::State::live;
-    case StateComing:
+    case state_coming:
         return GuestModule::State::coming;
-    case StateGoing:
+    case state_going:
         return GuestModule::State::going;
     default:
         return GuestModule::State::unformed;
@@ -83,11 +83,11 @@ Result<ModuleRange> range_of(const Object& object, const ModuleLayout::Part& par
     ModuleRange range{object.pointer(part.base), object.number(part.size, part.size_size)};
     if (range.size == 0)
         return ModuleRange{};
-    if (range.size > MaxPart || range.start.value % PageSize || range.end() < range.start)
+    if (range.size > max_part || range.start.value % page_size || range.end() < range.start)
         return failf("its {} is said to be {:#x} bytes at {:#x}", part.text ? "code" : "memory",
                      range.size, range.start.value);
-    range.size = (range.size + PageSize - 1) / PageSize * PageSize;
-    if (part.text && (range.start < LowestText || range.end() <= range.start))
+    range.size = (range.size + page_size - 1) / page_size * page_size;
+    if (part.text && (range.start < lowest_text || range.end() <= range.start))
         return failf("its code at {:#x} is not where modules are", range.start.value);
     return range;
 }
@@ -99,7 +99,7 @@ Result<ModuleTable> table_of(const Object& object, const ModuleLayout::Table& wh
         return table;
     table.first = object.pointer(where.first);
     table.count = object.number(where.count, sizeof(uint32_t));
-    if (table.count > MaxEntries)
+    if (table.count > max_entries)
         return failf("it has {} {}", table.count, what);
     return table;
 }
@@ -221,7 +221,7 @@ Result<ModuleLayout> ModuleLayout::of(const Btf& btf) {
     auto name = btf.member("module", "name");
     if (!size || !name)
         return fail((size ? name.error() : size.error()));
-    if (*size > MaxObject || name->size == 0 || name->size > MaxModuleName)
+    if (*size > max_object || name->size == 0 || name->size > max_module_name)
         return failf("BTF: struct module has {} bytes, its name {}", *size, name->size);
     out.object_size = *size;
     out.name = name->offset;
@@ -291,9 +291,9 @@ GuestModules read_modules(const VirtualMemory& memory, const ModuleLayout& layou
     }
     std::set<uint64_t> seen;
     while (Gva(*next) != head) {
-        if (out.modules.size() + out.problems.size() >= MaxModules) {
+        if (out.modules.size() + out.problems.size() >= max_modules) {
             out.problems.push_back(
-                fmt::format("the list of modules does not end after {}", MaxModules));
+                fmt::format("the list of modules does not end after {}", max_modules));
             break;
         }
         if (!seen.insert(*next).second) {
@@ -341,7 +341,7 @@ Result<ModuleSymbols> read_module_symbols(const VirtualMemory& memory, const Mod
             return fail(one->error().in(step));
     if (!count)
         return fail(count.error().in(step));
-    if (*count > MaxSymbols)
+    if (*count > max_symbols)
         return failf("{}: it has {} of them", step, *count);
     std::vector<Elf64_Sym> table(*count);
     std::vector<char> letters(*count);
@@ -361,12 +361,12 @@ Result<ModuleSymbols> read_module_symbols(const VirtualMemory& memory, const Mod
         // The others are of what is gone after loading, or of other modules.
         if (entry.st_shndx == SHN_UNDEF || !module.contains(at))
             continue;
-        auto name = memory.read_string(Gva(*strtab) + entry.st_name, MaxSymbolName);
+        auto name = memory.read_string(Gva(*strtab) + entry.st_name, max_symbol_name);
         if (!name)
             return fail(name.error().in(fmt::format("{}: the name of number {}", step, i)));
         name_bytes += name->size();
-        if (name_bytes > MaxNames)
-            return failf("{}: their names take more than {} bytes", step, MaxNames);
+        if (name_bytes > max_names)
+            return failf("{}: their names take more than {} bytes", step, max_names);
         if (name->empty())
             continue;
         symbols.push_back({names.emplace_back(std::move(*name)), at.value, letters[i], false});

@@ -8,13 +8,13 @@ namespace shadowmon {
 
 namespace {
 
-constexpr uint64_t Present = 1u << 0;
-constexpr uint64_t Writable = 1u << 1;
-constexpr uint64_t User = 1u << 2;
-constexpr uint64_t LargePage = 1u << 7;
-constexpr uint64_t NoExecute = uint64_t{1} << 63;
-constexpr uint64_t AddressMask = 0x000ffffffffff000;
-constexpr size_t KeptTables = 16;
+constexpr uint64_t entry_present = 1u << 0;
+constexpr uint64_t entry_writable = 1u << 1;
+constexpr uint64_t entry_user = 1u << 2;
+constexpr uint64_t entry_large = 1u << 7;
+constexpr uint64_t entry_no_execute = uint64_t{1} << 63;
+constexpr uint64_t address_mask = 0x000ffffffffff000;
+constexpr size_t kept_tables = 16;
 
 unsigned shift_of(unsigned level) { return 12 + 9 * (level - 1); }
 
@@ -30,27 +30,27 @@ uint64_t reserved_of_leaf(unsigned level) {
     return level == 1 ? 0 : ((uint64_t{1} << shift_of(level)) - 1) & ~uint64_t{0x1fff};
 }
 
-bool is_leaf(uint64_t entry, unsigned level) { return level == 1 || (entry & LargePage); }
+bool is_leaf(uint64_t entry, unsigned level) { return level == 1 || (entry & entry_large); }
 
 bool malformed(uint64_t entry, unsigned level) {
     if (level > 3)
-        return entry & LargePage;
+        return entry & entry_large;
     return is_leaf(entry, level) && (entry & reserved_of_leaf(level));
 }
 
 PageRights combine(PageRights rights, uint64_t entry) {
-    return {rights.writable && (entry & Writable), rights.user && (entry & User),
-            rights.executable && !(entry & NoExecute)};
+    return {rights.writable && (entry & entry_writable), rights.user && (entry & entry_user),
+            rights.executable && !(entry & entry_no_execute)};
 }
 
 Gpa leaf_address(uint64_t entry, unsigned level) {
-    return Gpa(entry & AddressMask & ~((uint64_t{1} << shift_of(level)) - 1));
+    return Gpa(entry & address_mask & ~((uint64_t{1} << shift_of(level)) - 1));
 }
 
 } // namespace
 
 PageTables::PageTables(const PhysicalMemory& memory, Gpa root, unsigned levels)
-    : memory_(&memory), root_(root.value & AddressMask), levels_(levels == 5 ? 5 : 4) {}
+    : memory_(&memory), root_(root.value & address_mask), levels_(levels == 5 ? 5 : 4) {}
 
 bool PageTables::canonical(Gva gva) const {
     int unused = 64 - static_cast<int>(shift_of(levels_) + 9);
@@ -71,8 +71,8 @@ Result<const PageTables::Table*> PageTables::table(Gpa gpa) const {
     Table entries;
     if (auto status = memory_->read(gpa, std::as_writable_bytes(std::span(entries))); !status)
         return fail(Error(status.error().message(), EFAULT));
-    if (kept_.size() < KeptTables) {
-        kept_.reserve(KeptTables);
+    if (kept_.size() < kept_tables) {
+        kept_.reserve(kept_tables);
         kept_.push_back({gpa, clock_, entries});
         return &kept_.back().entries;
     }
@@ -104,7 +104,7 @@ Result<uint64_t> PageTables::present_entry(Gva gva, Gpa at, unsigned level) cons
                               name_of(level), index, at.value + 8 * index, what, entry),
                   code));
     };
-    if (!(entry & Present))
+    if (!(entry & entry_present))
         return error("not present", ENOENT);
     if (malformed(entry, level))
         return error("malformed", EINVAL);
@@ -125,7 +125,7 @@ Result<Translation> PageTables::walk(Gva gva) const {
             return Translation{leaf_address(*entry, level) + (gva.value & (size - 1)), size, level,
                                rights};
         }
-        at = Gpa(*entry & AddressMask);
+        at = Gpa(*entry & address_mask);
     }
 }
 
@@ -144,7 +144,7 @@ Result<Gpa> PageTables::entry_of(Gva gva, unsigned level) const {
             return fail(Error(fmt::format("page walk of {:#x}: a large page of level {} is there",
                                           gva.value, above),
                               EINVAL));
-        at = Gpa(*entry & AddressMask);
+        at = Gpa(*entry & address_mask);
     }
     return at + uint64_t{8} * index_of(gva, level);
 }
@@ -201,13 +201,13 @@ Status PageTables::scan_table(Scan& scan, Gpa at, unsigned level, uint64_t base,
         if (start > scan.last || start + (size - 1) < scan.first)
             continue;
         uint64_t entry = entries[index];
-        if (!(entry & Present) || malformed(entry, level))
+        if (!(entry & entry_present) || malformed(entry, level))
             continue;
         PageRights below = combine(rights, entry);
         if (is_leaf(entry, level))
             scan.add(start, size, leaf_address(entry, level), below);
         else
-            SM_TRY(scan_table(scan, Gpa(entry & AddressMask), level - 1, start, below));
+            SM_TRY(scan_table(scan, Gpa(entry & address_mask), level - 1, start, below));
     }
     return {};
 }

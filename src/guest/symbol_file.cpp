@@ -22,20 +22,20 @@ Failure of_another(const std::string& file, const std::string& why) {
 }
 
 // As much as the kernel's own tables may hold: see KallsymsParser.
-constexpr size_t MinSymbols = 256;
-constexpr size_t MaxSymbols = 4 << 20;
-constexpr size_t MaxName = 512;
-constexpr size_t MaxText = 128 << 20;
+constexpr size_t min_symbols = 256;
+constexpr size_t max_symbols = 4 << 20;
+constexpr size_t max_name = 512;
+constexpr size_t max_text = 128 << 20;
 
-constexpr uint64_t ImageFirst = 0xffffffff80000000; ///< where Linux has its image
-constexpr uint64_t ImageReach = 1u << 30; ///< symbols of the image are this close to `_text`
-constexpr size_t MinSystemCalls = 300;    ///< x86-64 has had more since 2.6.38
-constexpr size_t MaxSystemCalls = 1024;
+constexpr uint64_t image_first = 0xffffffff80000000; ///< where Linux has its image
+constexpr uint64_t image_reach = 1u << 30; ///< symbols of the image are this close to `_text`
+constexpr size_t min_system_calls = 300;   ///< x86-64 has had more since 2.6.38
+constexpr size_t max_system_calls = 1024;
 
 /// What is shown of a file's bytes: nothing that could control a terminal.
 std::string printable(std::string_view text) {
-    constexpr size_t Shown = 80;
-    std::string out(text.substr(0, Shown));
+    constexpr size_t shown_size = 80;
+    std::string out(text.substr(0, shown_size));
     for (char& c : out)
         if (c < 0x20 || c > 0x7e)
             c = '?';
@@ -53,7 +53,7 @@ std::optional<Symbol> parse_line(std::string_view line) {
         return std::nullopt;
     symbol.type = value.ptr[1];
     symbol.name = std::string_view(value.ptr + 3, static_cast<size_t>(end - value.ptr - 3));
-    if (symbol.name.size() > MaxName || !std::isprint(static_cast<unsigned char>(symbol.type)) ||
+    if (symbol.name.size() > max_name || !std::isprint(static_cast<unsigned char>(symbol.type)) ||
         symbol.name.find_first_of(" \t\r") != std::string_view::npos)
         return std::nullopt;
     return symbol;
@@ -127,7 +127,7 @@ Result<std::vector<Symbol>> symbols_of(Elf* elf, const std::string& name) {
     std::vector<Symbol> symbols;
     std::string_view text(static_cast<const char*>(strings->d_buf), strings->d_size);
     size_t count = table->d_size / sizeof(GElf_Sym);
-    if (count > MaxSymbols)
+    if (count > max_symbols)
         return no_vmlinux(name, fmt::format("{} symbols", count));
     for (size_t i = 0; i < count; ++i) {
         GElf_Sym symbol;
@@ -138,7 +138,7 @@ Result<std::vector<Symbol>> symbols_of(Elf* elf, const std::string& name) {
             symbol.st_name == 0)
             continue;
         std::string_view rest = text.substr(std::min<size_t>(symbol.st_name, text.size()));
-        size_t length = rest.substr(0, MaxName + 1).find('\0');
+        size_t length = rest.substr(0, max_name + 1).find('\0');
         if (length == std::string_view::npos)
             return no_vmlinux(name,
                               fmt::format("the name of symbol {} of {} does not end", i, count));
@@ -152,7 +152,7 @@ Result<std::vector<Symbol>> symbols_of(Elf* elf, const std::string& name) {
 } // namespace
 
 Result<SymbolFile> SymbolFile::make(std::string name, std::vector<Symbol> symbols) {
-    if (symbols.size() < MinSymbols)
+    if (symbols.size() < min_symbols)
         return failf("{} has {} symbols; a kernel has thousands", name, symbols.size());
     size_t names = 0;
     std::optional<uint64_t> text;
@@ -160,19 +160,19 @@ Result<SymbolFile> SymbolFile::make(std::string name, std::vector<Symbol> symbol
         names += symbol.name.size() + 1;
         if (symbol.name != "_text")
             continue;
-        if (symbol.value < ImageFirst || symbol.value - ImageFirst >= ImageReach ||
+        if (symbol.value < image_first || symbol.value - image_first >= image_reach ||
             text.value_or(symbol.value) != symbol.value)
             return failf("{} has _text at {:#x}{}: no kernel is linked so", name, symbol.value,
                          text ? fmt::format(" and {:#x}", *text) : std::string());
         text = symbol.value;
     }
-    if (names > MaxText)
-        return failf("{} has more than {} MiB of names", name, MaxText >> 20);
+    if (names > max_text)
+        return failf("{} has more than {} MiB of names", name, max_text >> 20);
     if (!text)
         return failf("{} has no symbol _text: it is not of a Linux kernel", name);
     // KASLR moves the image as a whole. The rest are offsets in the per-CPU area and numbers.
     for (Symbol& symbol : symbols)
-        symbol.absolute = symbol.value < *text || symbol.value - *text >= ImageReach;
+        symbol.absolute = symbol.value < *text || symbol.value - *text >= image_reach;
     auto all = Kallsyms::of(std::move(symbols), name);
     return SymbolFile(std::move(name), std::move(all), *text);
 }
@@ -186,8 +186,8 @@ Result<SymbolFile> SymbolFile::parse_system_map(std::string_view text, const std
         if (!symbol)
             return failf("{} is no System.map: line {} is \"{}\"", name, number, printable(line));
         symbols.push_back(*symbol);
-        if (symbols.size() > MaxSymbols)
-            return failf("{} is no System.map: it has more than {} lines", name, MaxSymbols);
+        if (symbols.size() > max_symbols)
+            return failf("{} is no System.map: it has more than {} lines", name, max_symbols);
     }
     return make(name, std::move(symbols));
 }
@@ -201,8 +201,8 @@ Result<SymbolFile> SymbolFile::read_system_map(const std::string& path) {
     do {
         file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
         text.append(chunk.data(), static_cast<size_t>(file.gcount()));
-        if (text.size() > MaxText)
-            return failf("{} is no System.map: it has more than {} MiB", path, MaxText >> 20);
+        if (text.size() > max_text)
+            return failf("{} is no System.map: it has more than {} MiB", path, max_text >> 20);
     } while (file);
     if (!file.eof())
         return fail(Error::from_errno("read " + path));
@@ -291,15 +291,15 @@ Status prove_symbols(const PhysicalMemory& memory, const KernelImage& image, con
             "is {:#x}",
             entry->value, cpu.lstar);
     size_t size = symbols.next_address(*table).value_or(*table) - *table;
-    std::vector<uint64_t> calls(std::min(size / sizeof(uint64_t), MaxSystemCalls));
-    if (calls.size() < MinSystemCalls)
+    std::vector<uint64_t> calls(std::min(size / sizeof(uint64_t), max_system_calls));
+    if (calls.size() < min_system_calls)
         return failf("sys_call_table would have {} entries", calls.size());
     VirtualMemory kernel(image.tables(memory));
     if (auto status = kernel.read(*table, std::as_writable_bytes(std::span(calls))); !status)
         return fail(status.error().in("sys_call_table"));
     for (size_t nr = 0; nr < calls.size(); ++nr) {
         // Between its end and the next symbol may be padding.
-        if (calls[nr] == 0 && nr >= MinSystemCalls)
+        if (calls[nr] == 0 && nr >= min_system_calls)
             break;
         auto call = symbols.find_by_address(Gva(calls[nr]));
         if (!call || call->value != calls[nr] || !is_system_call(call->name))

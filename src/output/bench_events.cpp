@@ -26,18 +26,18 @@
 namespace shadowmon {
 namespace {
 
-constexpr unsigned kRings = 4;
-constexpr size_t kRingSize = 1 << 20;
+constexpr unsigned ring_count = 4;
+constexpr size_t ring_size = 1 << 20;
 
 /// Rings as a guest leaves them that has filled them while nobody was reading.
 class FullRings {
   public:
-    FullRings() : rings_(kRings) {
+    FullRings() : rings_(ring_count) {
         std::mt19937 random(1);
         const auto pick = [&](unsigned n) { return static_cast<unsigned>(random() % n); };
         for (uint64_t tsc = 1'000'000;; tsc += 1 + pick(5000)) {
-            Ring& ring = rings_[pick(kRings)];
-            if (ring.header.head + sizeof(sm_event_syscall_enter) > kRingSize)
+            Ring& ring = rings_[pick(ring_count)];
+            if (ring.header.head + sizeof(sm_event_syscall_enter) > ring_size)
                 break;
             const unsigned process = pick(40);
             switch (pick(11)) {
@@ -70,7 +70,7 @@ class FullRings {
     /// All unread again.
     std::vector<RingReader> readers() {
         std::vector<RingReader> readers;
-        for (unsigned i = 0; i < kRings; ++i) {
+        for (unsigned i = 0; i < ring_count; ++i) {
             rings_[i].header.tail = 0;
             readers.push_back(*RingReader::make(i, &rings_[i].header, rings_[i].data));
         }
@@ -78,14 +78,14 @@ class FullRings {
     }
 
     Merger merger() {
-        return Merger(readers(), std::vector<const sm_slot*>(kRings, &idle_slot_),
+        return Merger(readers(), std::vector<const sm_slot*>(ring_count, &idle_slot_),
                       Decoder(*ClockMap::make({0, 1'795'427'701'000'000'000, 3'000'000})));
     }
 
   private:
     struct Ring {
         sm_ring header{};
-        std::vector<std::byte> data = std::vector<std::byte>(kRingSize);
+        std::vector<std::byte> data = std::vector<std::byte>(ring_size);
     };
 
     template <typename Body>

@@ -8,7 +8,7 @@
 namespace shadowmon {
 namespace {
 
-constexpr char kHex[] = "0123456789abcdef";
+constexpr char hex[] = "0123456789abcdef";
 
 struct Range {
     uint32_t first, last;
@@ -18,7 +18,7 @@ struct Range {
 // soft hyphen, bidirectional and format controls, line separators, byte-order mark,
 // interlinear annotation, tags. From the Unicode character database: categories Cc, Cf,
 // Zl, Zp.
-constexpr Range kInvisible[] = {
+constexpr Range invisible_ranges[] = {
     {0x80, 0x9f},       {0xad, 0xad},       {0x600, 0x605},     {0x61c, 0x61c},
     {0x6dd, 0x6dd},     {0x70f, 0x70f},     {0x890, 0x891},     {0x8e2, 0x8e2},
     {0x180e, 0x180e},   {0x200b, 0x200f},   {0x2028, 0x202e},   {0x2060, 0x206f},
@@ -27,9 +27,9 @@ constexpr Range kInvisible[] = {
 };
 
 bool invisible(uint32_t code) {
-    const auto* range = std::lower_bound(std::begin(kInvisible), std::end(kInvisible), code,
-                                         [](Range r, uint32_t c) { return r.last < c; });
-    return range != std::end(kInvisible) && range->first <= code;
+    const auto* range = std::lower_bound(std::begin(invisible_ranges), std::end(invisible_ranges),
+                                         code, [](Range r, uint32_t c) { return r.last < c; });
+    return range != std::end(invisible_ranges) && range->first <= code;
 }
 
 /// Length of the well-formed, harmless UTF-8 sequence of two to four bytes that `text`
@@ -46,15 +46,15 @@ size_t visible_sequence(std::string_view text) {
             return 0;
         code = code << 6 | (byte(i) & 0x3f);
     }
-    constexpr uint32_t kLowest[] = {0x80, 0x800, 0x10000}; // anything lower is overlong
-    if (code < kLowest[length - 2] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+    constexpr uint32_t lowest[] = {0x80, 0x800, 0x10000}; // anything lower is overlong
+    if (code < lowest[length - 2] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
         return 0;
     return invisible(code) ? 0 : length;
 }
 
 int hex_digit(char c) {
-    const char* found = std::find(kHex, kHex + 16, c);
-    return found == kHex + 16 ? -1 : static_cast<int>(found - kHex);
+    const char* found = std::find(hex, hex + 16, c);
+    return found == hex + 16 ? -1 : static_cast<int>(found - hex);
 }
 
 } // namespace
@@ -77,8 +77,8 @@ char* escape_to(char* out, std::string_view text, bool blanks) {
         } else {
             *out++ = '\\';
             *out++ = 'x';
-            *out++ = kHex[c >> 4];
-            *out++ = kHex[c & 15];
+            *out++ = hex[c >> 4];
+            *out++ = hex[c & 15];
             ++i;
         }
     }

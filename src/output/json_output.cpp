@@ -30,7 +30,7 @@ void put_task(JsonWriter& w, uint32_t pid, uint32_t tid, const Comm& comm, Gva t
 void put_irq(JsonWriter& w, std::optional<uint32_t> vector, std::optional<uint32_t> irq,
              std::string_view handler) {
     w.text(",\"irq\":{\"handler\":");
-    w.string<Decoder::kMaxHookName>(handler);
+    w.string<Decoder::max_hook_name>(handler);
     if (vector)
         w.text(",\"vector\":").decimal(*vector);
     if (irq)
@@ -81,7 +81,7 @@ struct BodyWriter {
 
     void operator()(const HookHit& body) {
         w.text(",\"hook\":");
-        w.string<Decoder::kMaxHookName>(body.name);
+        w.string<Decoder::max_hook_name>(body.name);
         const char* separator = ",\"args\":[";
         for (uint64_t arg : body.args) {
             w.text(separator);
@@ -114,9 +114,9 @@ struct BodyWriter {
 
     void operator()(const HookRetired& body) {
         w.text(",\"hook\":");
-        w.string<Decoder::kMaxHookName>(body.name);
+        w.string<Decoder::max_hook_name>(body.name);
         w.text(",\"reason\":");
-        w.string<Decoder::kMaxHookName>(body.why.substr(0, Decoder::kMaxHookName));
+        w.string<Decoder::max_hook_name>(body.why.substr(0, Decoder::max_hook_name));
     }
 
     void operator()(const UnknownHook& body) {
@@ -130,7 +130,7 @@ struct BodyWriter {
 } // namespace
 
 void JsonOutput::event(const Event& event) {
-    char* line = sink_.reserve(Sink::kMaxRecord);
+    char* line = sink_.reserve(Sink::max_record);
     const Process& process = event.process;
     JsonWriter w(line);
     w.text("{\"time\":\"");

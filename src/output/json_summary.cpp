@@ -37,7 +37,7 @@ class Builder {
 
   private:
     template <typename Put> void value(Put put) {
-        char piece[8 * Decoder::kMaxHookName + 1024]; // a name may become eight times as long
+        char piece[8 * Decoder::max_hook_name + 1024]; // a name may become eight times as long
         JsonWriter w(piece);
         put(w);
         out_.append(piece, w.at());
@@ -110,14 +110,14 @@ std::string to_json(const Summary& summary) {
     json.add("syscall_count", count(summary.syscall_count));
     json.array("hooks", summary.hooks, [](JsonWriter& w, const HookCount& h) {
         w.text("{\"name\":");
-        w.string<Decoder::kMaxHookName>(h.name);
+        w.string<Decoder::max_hook_name>(h.name);
         put_field(w, "hits", h.hits);
         w.text("}");
     });
     json.add("hook_count", count(summary.hook_count));
     json.array("irqs", summary.irqs, [](JsonWriter& w, const IrqCount& i) {
         w.text("{\"handler\":");
-        w.string<Decoder::kMaxHookName>(i.handler);
+        w.string<Decoder::max_hook_name>(i.handler);
         put_field(w, "entries", i.entries);
         put_field(w, "timed", i.timed);
         put_field(w, "unpaired", i.unpaired);

@@ -8,7 +8,7 @@
 namespace shadowmon {
 
 /// Integers up to here survive a reader that keeps numbers as doubles.
-inline constexpr uint64_t kJsonMaxInteger = (uint64_t{1} << 53) - 1;
+inline constexpr uint64_t json_max_integer = (uint64_t{1} << 53) - 1;
 
 /// Writer with JSON's values. Names of keys are the caller's and need no escaping.
 class JsonWriter : public Writer {
@@ -16,7 +16,7 @@ class JsonWriter : public Writer {
     using Writer::Writer;
 
     void count(uint64_t value) {
-        if (value <= kJsonMaxInteger)
+        if (value <= json_max_integer)
             decimal(value);
         else
             text("\"").decimal(value).text("\"");
@@ -25,7 +25,7 @@ class JsonWriter : public Writer {
     void signed_count(int64_t value) {
         if (value >= 0)
             count(static_cast<uint64_t>(value));
-        else if (value >= -static_cast<int64_t>(kJsonMaxInteger))
+        else if (value >= -static_cast<int64_t>(json_max_integer))
             decimal(value);
         else
             text("\"").decimal(value).text("\"");

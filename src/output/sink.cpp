@@ -12,7 +12,7 @@
 namespace shadowmon {
 
 Sink::Sink(int fd, std::string name, size_t capacity)
-    : fd_(fd), name_(std::move(name)), capacity_(std::max(capacity, kMaxRecord)),
+    : fd_(fd), name_(std::move(name)), capacity_(std::max(capacity, max_record)),
       buffer_(std::make_unique<char[]>(capacity_)) {}
 
 Sink::Sink(Sink&& other) noexcept
@@ -38,7 +38,7 @@ Result<Sink> Sink::open(const std::string& path) {
 
 void Sink::append(std::string_view text) {
     while (!text.empty()) {
-        const size_t part = std::min(text.size(), kMaxRecord);
+        const size_t part = std::min(text.size(), max_record);
         std::memcpy(reserve(part), text.data(), part);
         commit(part);
         text.remove_prefix(part);

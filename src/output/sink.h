@@ -21,7 +21,7 @@ namespace shadowmon {
 class Sink {
   public:
     /// The descriptor stays the caller's; `name` is for messages ("standard output").
-    Sink(int fd, std::string name, size_t capacity = kDefaultCapacity);
+    Sink(int fd, std::string name, size_t capacity = default_capacity);
 
     /// Creates or empties a file; "-" is standard output.
     static Result<Sink> open(const std::string& path);
@@ -30,7 +30,7 @@ class Sink {
     Sink& operator=(Sink&&) = delete;
     ~Sink(); ///< writes what is left, without a way to tell of errors: call close() first
 
-    /// Room for `size` bytes (at most kMaxRecord) to be filled and then committed. Writes
+    /// Room for `size` bytes (at most max_record) to be filled and then committed. Writes
     /// the buffer out first if it is short of room.
     char* reserve(size_t size) {
         if (capacity_ - used_ < size) [[unlikely]]
@@ -52,8 +52,8 @@ class Sink {
     uint64_t bytes_written() const { return written_; }
     uint64_t bytes_discarded() const { return discarded_; }
 
-    static constexpr size_t kMaxRecord = 4096;
-    static constexpr size_t kDefaultCapacity = 256 * 1024;
+    static constexpr size_t max_record = 4096;
+    static constexpr size_t default_capacity = 256 * 1024;
 
   private:
     void make_room();

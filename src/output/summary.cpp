@@ -10,7 +10,7 @@
 namespace shadowmon {
 namespace {
 
-constexpr Comm kOthers{{'(', 'o', 't', 'h', 'e', 'r', 's', ')'}};
+constexpr Comm others{{'(', 'o', 't', 'h', 'e', 'r', 's', ')'}};
 
 template <typename T, typename Less> void keep_top(std::vector<T>& all, size_t top, Less less) {
     const size_t kept = std::min(top, all.size());
@@ -31,8 +31,8 @@ ProcessCount& SummaryCollector::process(const Process& process) {
     Key key{process.pid, process.comm};
     auto found = processes_.find(key);
     if (found == processes_.end()) {
-        if (processes_.size() >= kMaxProcesses)
-            key = {0, kOthers};
+        if (processes_.size() >= max_processes)
+            key = {0, others};
         found = processes_.try_emplace(key).first;
         found->second.pid = key.pid;
         found->second.comm = key.comm;
@@ -43,7 +43,7 @@ ProcessCount& SummaryCollector::process(const Process& process) {
 
 SummaryCollector::Calls& SummaryCollector::calls(const Syscall& call) {
     const auto number = static_cast<uint32_t>(call.nr);
-    return calls_[call.compat][std::min<size_t>(number, kNumbers)];
+    return calls_[call.compat][std::min<size_t>(number, numbers)];
 }
 
 void SummaryCollector::event(const Event& event) {
@@ -90,11 +90,11 @@ Summary SummaryCollector::summary(const LostCounter& lost, size_t top) const {
     });
 
     for (const bool compat : {false, true}) {
-        for (size_t i = 0; i <= kNumbers; ++i) {
+        for (size_t i = 0; i <= numbers; ++i) {
             const Calls& c = calls_[compat][i];
             if (c.calls == 0 && c.returns == 0)
                 continue;
-            const int32_t nr = i < kNumbers ? static_cast<int32_t>(i) : -1;
+            const int32_t nr = i < numbers ? static_cast<int32_t>(i) : -1;
             const std::string name = nr < 0 ? "(others)" : syscall_label(nr, compat);
             result.syscalls.push_back({name, nr, compat, c.calls, c.returns, c.errors});
         }

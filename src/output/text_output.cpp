@@ -10,17 +10,17 @@
 namespace shadowmon {
 namespace {
 
-constexpr uint64_t kNsPerDay = 86'400'000'000'000;
+constexpr uint64_t ns_per_day = 86'400'000'000'000;
 
 // Columns of a line; longer contents push the rest to the right.
-constexpr size_t kKindColumn = 46;
-constexpr size_t kBodyColumn = 54;
+constexpr size_t kind_column = 46;
+constexpr size_t body_column = 54;
 
 /// Registers mix counts, flags and addresses; small ones are read more easily as decimal.
-constexpr uint64_t kDecimalBelow = 1 << 20;
+constexpr uint64_t decimal_below = 1 << 20;
 
 void put_number(Writer& w, uint64_t value) {
-    if (value < kDecimalBelow)
+    if (value < decimal_below)
         w.decimal(value);
     else
         w.hex(value);
@@ -69,7 +69,7 @@ struct BodyWriter {
     const char* line;
 
     Writer& kind(std::string_view kind) {
-        return w.pad_to(line, kKindColumn).text(kind).pad_to(line, kBodyColumn);
+        return w.pad_to(line, kind_column).text(kind).pad_to(line, body_column);
     }
 
     void operator()(const SyscallEnter& body) {
@@ -136,7 +136,7 @@ struct BodyWriter {
         kind("retired");
         w.set(escape_to(w.at(), body.name, true));
         w.text(" (");
-        w.set(escape_to(w.at(), body.why.substr(0, Decoder::kMaxHookName), false));
+        w.set(escape_to(w.at(), body.why.substr(0, Decoder::max_hook_name), false));
         w.text(")");
     }
 
@@ -148,9 +148,9 @@ struct BodyWriter {
 } // namespace
 
 void TextOutput::event(const Event& event) {
-    char* line = sink_.reserve(Sink::kMaxRecord);
+    char* line = sink_.reserve(Sink::max_record);
     Writer w(line);
-    if (const uint64_t day = event.realtime_ns / kNsPerDay; day != day_) {
+    if (const uint64_t day = event.realtime_ns / ns_per_day; day != day_) {
         day_ = day;
         w.text("# ");
         w.set(time_.date(w.at(), event.realtime_ns));

@@ -9,11 +9,11 @@
 namespace shadowmon {
 namespace {
 
-constexpr uint64_t kNsPerSecond = 1'000'000'000;
-constexpr size_t kDateSize = 10;
+constexpr uint64_t ns_per_second = 1'000'000'000;
+constexpr size_t date_size = 10;
 
 char* fraction(char* out, uint64_t realtime_ns) {
-    auto rest = static_cast<uint32_t>(realtime_ns % kNsPerSecond);
+    auto rest = static_cast<uint32_t>(realtime_ns % ns_per_second);
     *out = '.';
     for (int i = 9; i > 0; --i, rest /= 10)
         out[i] = static_cast<char>('0' + rest % 10);
@@ -35,7 +35,7 @@ void TimeFormat::update(uint64_t second) {
 }
 
 char* TimeFormat::rfc3339(char* out, uint64_t realtime_ns) {
-    update(realtime_ns / kNsPerSecond);
+    update(realtime_ns / ns_per_second);
     out = std::copy(text_.begin(), text_.end(), out);
     out = fraction(out, realtime_ns);
     *out++ = 'Z';
@@ -43,13 +43,13 @@ char* TimeFormat::rfc3339(char* out, uint64_t realtime_ns) {
 }
 
 char* TimeFormat::time_of_day(char* out, uint64_t realtime_ns) {
-    update(realtime_ns / kNsPerSecond);
-    return fraction(std::copy(text_.begin() + kDateSize + 1, text_.end(), out), realtime_ns);
+    update(realtime_ns / ns_per_second);
+    return fraction(std::copy(text_.begin() + date_size + 1, text_.end(), out), realtime_ns);
 }
 
 char* TimeFormat::date(char* out, uint64_t realtime_ns) {
-    update(realtime_ns / kNsPerSecond);
-    return std::copy_n(text_.begin(), kDateSize, out);
+    update(realtime_ns / ns_per_second);
+    return std::copy_n(text_.begin(), date_size, out);
 }
 
 } // namespace shadowmon

@@ -10,7 +10,7 @@ namespace shadowmon {
 /// last, as the next event mostly has the same.
 class TimeFormat {
   public:
-    /// "2026-11-23T09:55:01.123456789Z": kRfc3339Size characters; returns the end.
+    /// "2026-11-23T09:55:01.123456789Z": rfc3339_size characters; returns the end.
     char* rfc3339(char* out, uint64_t realtime_ns);
 
     /// "09:55:01.123456789"
@@ -19,7 +19,7 @@ class TimeFormat {
     /// "2026-11-23"
     char* date(char* out, uint64_t realtime_ns);
 
-    static constexpr unsigned kRfc3339Size = 30;
+    static constexpr unsigned rfc3339_size = 30;
 
   private:
     void update(uint64_t second);

@@ -353,7 +353,7 @@ Event MonitorSession::event_of(const RetiredHook& retired) {
     event.realtime_ns = merger_->decoder().clock_map().to_realtime_ns(event.tsc);
     event.hook = retired.id;
     std::string_view name = retired.name;
-    event.body = HookRetired{name.substr(0, Decoder::kMaxHookName), retired.why};
+    event.body = HookRetired{name.substr(0, Decoder::max_hook_name), retired.why};
     return event;
 }
 

@@ -47,16 +47,16 @@ class SmallTables {
         uint64_t entry = 0;
         if (!memory_.read(table + 8 * index, std::as_writable_bytes(std::span(&entry, 1))))
             return to;
-        constexpr uint64_t Address = 0x000ffffffffff000;
+        constexpr uint64_t address_bits = 0x000ffffffffff000;
         bool leaf = level == 1 || (level < 4 && (entry & LargePage));
         uint64_t below = 0;
         if (!leaf && (entry & Present))
-            below = add(Gpa(entry & Address), level - 1, gva);
+            below = add(Gpa(entry & address_bits), level - 1, gva);
         else if (image_.contains(gva))
-            below = ((entry & Address) - image_.gpa.value + (2 << 20)) & (FuzzRam - 1);
+            below = ((entry & address_bits) - image_.gpa.value + (2 << 20)) & (FuzzRam - 1);
         else
-            below = (entry & Address) % FuzzRam;
-        entries_.push_back({(to + 8 * index) / 8, (entry & ~Address) | below});
+            below = (entry & address_bits) % FuzzRam;
+        entries_.push_back({(to + 8 * index) / 8, (entry & ~address_bits) | below});
         return to;
     }
 
@@ -115,7 +115,7 @@ void save_made_tables(const std::filesystem::path& folder, unsigned levels) {
 }
 
 void save_symbols(const std::filesystem::path& folder, const Kallsyms& symbols) {
-    constexpr uint64_t Text = 0xffffffff81000000;
+    constexpr uint64_t text_base = 0xffffffff81000000;
     uint64_t text = symbols.address("_text")->value;
     std::vector<FakeSymbol> some;
     for (size_t i = 0; i < symbols.size() && some.size() < 320; ++i) {
@@ -123,12 +123,12 @@ void save_symbols(const std::filesystem::path& folder, const Kallsyms& symbols) 
         bool wanted = i % 257 == 0 || symbol.name == "_text" || symbol.name == "_stext";
         if (wanted)
             some.push_back({std::string(symbol.name), symbol.type,
-                            symbol.absolute ? symbol.value : symbol.value - text + Text});
+                            symbol.absolute ? symbol.value : symbol.value - text + text_base});
     }
     unsigned number = 0;
     for (TableOrder order :
          {TableOrder::Before64, TableOrder::Before64WithSeqs, TableOrder::Since64}) {
-        auto bytes = make_kallsyms(some, Text, order);
+        auto bytes = make_kallsyms(some, text_base, order);
         bytes.insert(bytes.begin(), std::byte{0});
         save(folder / "kallsyms" / fmt::format("stock{}", number), bytes);
         save(folder / "kallsyms" / fmt::format("changed{}", number),
@@ -147,13 +147,13 @@ void save_symbols(const std::filesystem::path& folder, const Kallsyms& symbols) 
 
 /// The first types, with what they refer to beyond them made void, and the first names.
 void save_btf(const std::filesystem::path& folder, const std::string& blob) {
-    constexpr uint32_t TypeBytes = 3000;
-    constexpr uint32_t StringBytes = 2000;
+    constexpr uint32_t type_bytes = 3000;
+    constexpr uint32_t string_bytes = 2000;
     btf_header header{};
     std::memcpy(&header, blob.data(), sizeof(header));
-    std::string strings = blob.substr(header.hdr_len + header.str_off, StringBytes - 1) + '\0';
-    std::vector<uint32_t> words(TypeBytes / 4);
-    std::memcpy(words.data(), blob.data() + header.hdr_len + header.type_off, TypeBytes);
+    std::string strings = blob.substr(header.hdr_len + header.str_off, string_bytes - 1) + '\0';
+    std::vector<uint32_t> words(type_bytes / 4);
+    std::memcpy(words.data(), blob.data() + header.hdr_len + header.type_off, type_bytes);
     size_t end = 0;
     for (size_t at = 0; at + 3 < words.size();) {
         uint32_t kind = BTF_INFO_KIND(words[at + 1]);
@@ -172,7 +172,9 @@ void save_btf(const std::filesystem::path& folder, const std::string& blob) {
         size_t next = at + 3 + fixed + element * vlen;
         if (next > words.size())
             break;
-        auto name = [&](size_t word) { words[word] = words[word] < StringBytes ? words[word] : 0; };
+        auto name = [&](size_t word) {
+            words[word] = words[word] < string_bytes ? words[word] : 0;
+        };
         auto type = [&](size_t word) { words[word] = 0; };
         name(at);
         bool sized = kind == BTF_KIND_INT || kind == BTF_KIND_STRUCT || kind == BTF_KIND_UNION ||
@@ -221,25 +223,25 @@ void put_branch(std::vector<std::byte>& code, size_t at, uint8_t opcode, size_t 
 /// Two vectors whose handler is called between irq_enter_rcu and irq_exit_rcu, and one whose
 /// handler is within its function.
 void save_idt(const std::filesystem::path& folder) {
-    constexpr uint8_t Call = 0xe8, Jump = 0xe9, InterruptGate = 0x8e;
-    constexpr size_t Stub = 0, OtherStub = 32, Common = 64, Bracketed = 128, Inlined = 192,
-                     Enter = 256, Exit = 320, EnterRcu = 384, ExitRcu = 448, Handler = 512;
+    constexpr uint8_t call_rel32 = 0xe8, jump_rel32 = 0xe9, interrupt_gate = 0x8e;
+    constexpr size_t stub = 0, other_stub = 32, common = 64, bracketed = 128, inlined = 192,
+                     enter = 256, exit = 320, enter_rcu = 384, exit_rcu = 448, handler_at = 512;
     std::vector<std::byte> code(576, std::byte{0xcc});
-    put_branch(code, Stub, Jump, Common);
-    put_branch(code, Common, Call, Bracketed);
-    put_branch(code, OtherStub, Call, Inlined);
-    size_t at = Bracketed;
-    for (size_t to : {Enter, EnterRcu, Handler, ExitRcu}) {
-        put_branch(code, at, Call, to);
+    put_branch(code, stub, jump_rel32, common);
+    put_branch(code, common, call_rel32, bracketed);
+    put_branch(code, other_stub, call_rel32, inlined);
+    size_t at = bracketed;
+    for (size_t to : {enter, enter_rcu, handler_at, exit_rcu}) {
+        put_branch(code, at, call_rel32, to);
         at += 5;
     }
-    put_branch(code, at, Jump, Exit);
-    put_branch(code, Inlined, Call, Enter);
-    put_branch(code, Inlined + 5, Call, Handler);
-    put_branch(code, Inlined + 10, Jump, Exit);
-    IdtInput input{Bracketed, Enter, Exit, EnterRcu, ExitRcu, {}};
+    put_branch(code, at, jump_rel32, exit);
+    put_branch(code, inlined, call_rel32, enter);
+    put_branch(code, inlined + 5, call_rel32, handler_at);
+    put_branch(code, inlined + 10, jump_rel32, exit);
+    IdtInput input{bracketed, enter, exit, enter_rcu, exit_rcu, {}};
     for (unsigned i = 0; i < 3; i++)
-        input.gate[i] = {static_cast<uint16_t>(i < 2 ? Stub : OtherStub), InterruptGate, 0};
+        input.gate[i] = {static_cast<uint16_t>(i < 2 ? stub : other_stub), interrupt_gate, 0};
     std::vector<std::byte> bytes(sizeof(input));
     std::memcpy(bytes.data(), &input, sizeof(input));
     bytes.insert(bytes.end(), code.begin(), code.end());

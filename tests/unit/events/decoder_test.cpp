@@ -144,7 +144,7 @@ TEST(Decoder, NamesHooks) {
     EXPECT_EQ(hit.sp, 8u);
     EXPECT_EQ(hit.flags, 9u);
     r.header.hook = 2;
-    EXPECT_EQ(decode<HookHit>(decoder, r).name.size(), Decoder::kMaxHookName);
+    EXPECT_EQ(decode<HookHit>(decoder, r).name.size(), Decoder::max_hook_name);
     r.header.hook = 3;
     EXPECT_EQ(decode<HookHit>(decoder, r).name, "?") << "an id that no hook has";
     r.header.hook = 0;

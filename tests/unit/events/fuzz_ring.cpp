@@ -97,8 +97,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     Merger merger(std::move(rings), std::move(slots), Decoder(*ClockMap::make({0, 0, 1})),
                   [&] { return now; });
     static const int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    const auto text = make_output(OutputFormat::kText, Sink(null_fd, "null", Sink::kMaxRecord));
-    const auto json = make_output(OutputFormat::kJson, Sink(null_fd, "null", Sink::kMaxRecord));
+    const auto text = make_output(OutputFormat::kText, Sink(null_fd, "null", Sink::max_record));
+    const auto json = make_output(OutputFormat::kJson, Sink(null_fd, "null", Sink::max_record));
     SummaryCollector collector;
     const auto visit = [&](const Event& event) {
         text->event(event);

@@ -64,7 +64,7 @@ TEST(IrqPairing, DeepNestingIsBounded) {
     IrqPairing irqs;
     for (uint64_t n = 0; n < 10'000; n++)
         irqs.enter(0, n, {n, timer, timer, 236, 0});
-    EXPECT_LE(irqs.open(), IrqPairing::kMaxDepth);
+    EXPECT_LE(irqs.open(), IrqPairing::max_depth);
 }
 
 /// Whatever is lost, an exit gets its own entry or none.
@@ -145,12 +145,12 @@ TEST(DecoderIrq, AddressesOfHandlersAreBounded) {
     Decoder decoder;
     decoder.set_irq_hook(1, "common_interrupt");
     Event event;
-    for (uint64_t i = 0; i <= Decoder::kMaxHandlers; i++) {
+    for (uint64_t i = 0; i <= Decoder::max_handlers; i++) {
         Record enter = record(SM_EVENT_IRQ_ENTER, 1, i);
         enter.irq_enter = {38, 4, 0xffffffffc0000000 + i, i};
         decoder.decode(enter, event);
         EXPECT_EQ(event.get_if<IrqEnter>()->handler,
-                  i < Decoder::kMaxHandlers ? fmt::format("{:#x}", 0xffffffffc0000000 + i) : "?");
+                  i < Decoder::max_handlers ? fmt::format("{:#x}", 0xffffffffc0000000 + i) : "?");
     }
 }
 

@@ -20,8 +20,8 @@ namespace {
 using test::TestRings;
 using test::Trip;
 
-constexpr std::array kTypes = {SM_EVENT_SYSCALL_ENTER, SM_EVENT_SYSCALL_EXIT, SM_EVENT_SWITCH,
-                               SM_EVENT_UNKNOWN_HOOK, SM_EVENT_HOOK};
+constexpr std::array types = {SM_EVENT_SYSCALL_ENTER, SM_EVENT_SYSCALL_EXIT, SM_EVENT_SWITCH,
+                              SM_EVENT_UNKNOWN_HOOK, SM_EVENT_HOOK};
 
 /// One vCPU, which goes round through claim, stamp, write, commit, release.
 class Vcpu {
@@ -46,7 +46,7 @@ class Vcpu {
             phase_ = 2;
             return;
         case 2:
-            if (trip_->write(kTypes[choice % kTypes.size()], tsc_))
+            if (trip_->write(types[choice % types.size()], tsc_))
                 phase_ = 3;
             else
                 phase_ = 4, ++lost;

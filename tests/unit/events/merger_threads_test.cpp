@@ -18,24 +18,24 @@ namespace {
 using test::TestRings;
 using test::Trip;
 
-constexpr unsigned kVcpus = 4;
+constexpr unsigned vcpu_count = 4;
 // Many, so that looking at them takes long enough for others to come in between.
-constexpr unsigned kSlots = 64;
-constexpr uint64_t kEach = 200'000;
+constexpr unsigned slot_count = 64;
+constexpr uint64_t events_each = 200'000;
 
 struct Shared {
-    TestRings rings{kSlots, 0x1000};
+    TestRings rings{slot_count, 0x1000};
     std::atomic<uint64_t> tsc{1};
     std::atomic<uint64_t> dropped{0};
-    std::atomic<unsigned> running{kVcpus};
+    std::atomic<unsigned> running{vcpu_count};
 };
 
 void run_vcpu(Shared& shared, unsigned id) {
     uint64_t random = id + 1;
-    for (uint64_t n = 0; n < kEach; ++n) {
+    for (uint64_t n = 0; n < events_each; ++n) {
         random = random * 6364136223846793005u + 1442695040888963407u;
         for (auto hint = static_cast<unsigned>(random >> 40);; ++hint) {
-            Trip trip(shared.rings, hint % kSlots);
+            Trip trip(shared.rings, hint % slot_count);
             if (!trip.claim())
                 continue;
             trip.stamp(shared.tsc.fetch_add(1));
@@ -56,7 +56,8 @@ struct Seen {
     uint64_t noticed = 0;
     uint64_t disorder = 0;
     uint64_t last_tsc = 0;
-    std::vector<uint64_t> next = std::vector<uint64_t>(kVcpus, 0); // number expected of each vCPU
+    std::vector<uint64_t> next =
+        std::vector<uint64_t>(vcpu_count, 0); // number expected of each vCPU
     uint64_t skipped = 0;
 
     void event(const Event& event) {
@@ -81,7 +82,7 @@ Seen run(Shared& shared, LostCounter& lost) {
     Merger merger(shared.rings.readers(), shared.rings.slot_pointers(), Decoder(), steady_clock(),
                   {.max_wait = std::chrono::hours(1)});
     std::vector<std::thread> vcpus;
-    for (unsigned id = 0; id < kVcpus; ++id)
+    for (unsigned id = 0; id < vcpu_count; ++id)
         vcpus.emplace_back(run_vcpu, std::ref(shared), id);
     Seen seen;
     while (shared.running != 0) {
@@ -106,7 +107,7 @@ TEST(MergerThreads, BlockModeLosesNothingAndKeepsTheOrder) {
     });
     LostCounter lost;
     const Seen seen = run(shared, lost);
-    EXPECT_EQ(seen.events, kVcpus * kEach);
+    EXPECT_EQ(seen.events, vcpu_count * events_each);
     EXPECT_EQ(seen.skipped, 0u);
     EXPECT_EQ(seen.disorder, 0u);
     EXPECT_EQ(lost.total(), 0u);
@@ -116,7 +117,7 @@ TEST(MergerThreads, DropModeCountsWhatItLosesAndKeepsTheOrder) {
     Shared shared;
     LostCounter lost;
     const Seen seen = run(shared, lost);
-    EXPECT_EQ(seen.events + shared.dropped, kVcpus * kEach);
+    EXPECT_EQ(seen.events + shared.dropped, vcpu_count * events_each);
     EXPECT_EQ(seen.disorder, 0u);
     EXPECT_EQ(lost.total(), shared.dropped);
     EXPECT_EQ(seen.noticed + lost.unreported(), shared.dropped);

@@ -109,18 +109,18 @@ TEST(RingReader, GivesSpaceBackWithinALongBatch) {
 TEST(RingReader, FollowsTheWriterThroughManyWraps) {
     TestRings rings(1, 0x1000);
     RingReader reader = rings.reader(0);
-    constexpr std::array kTypes = {SM_EVENT_SYSCALL_ENTER, SM_EVENT_SYSCALL_EXIT, SM_EVENT_SWITCH,
-                                   SM_EVENT_UNKNOWN_HOOK, SM_EVENT_HOOK};
+    constexpr std::array types = {SM_EVENT_SYSCALL_ENTER, SM_EVENT_SYSCALL_EXIT, SM_EVENT_SWITCH,
+                                  SM_EVENT_UNKNOWN_HOOK, SM_EVENT_HOOK};
     uint64_t produced = 0;
     uint64_t read = 0;
     for (int round = 0; round < 1000; ++round) {
         for (int i = 0; i < round % 7; ++i, ++produced)
-            ASSERT_TRUE(produce(rings, 0, produced, kTypes[produced % kTypes.size()], produced));
+            ASSERT_TRUE(produce(rings, 0, produced, types[produced % types.size()], produced));
         reader.refresh();
         for (; const Record* record = reader.front(); ++read) {
             ASSERT_EQ(record->header.tsc, read);
             ASSERT_EQ(record->header.task, read);
-            ASSERT_EQ(record->header.type, kTypes[read % kTypes.size()]);
+            ASSERT_EQ(record->header.type, types[read % types.size()]);
             reader.pop();
         }
         reader.release();

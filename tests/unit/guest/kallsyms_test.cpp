@@ -11,13 +11,13 @@
 namespace shadowmon::test {
 namespace {
 
-constexpr uint64_t Text = 0xffffffff9a600000;
+constexpr uint64_t text_base = 0xffffffff9a600000;
 
 class KallsymsOrder : public testing::TestWithParam<TableOrder> {};
 
 TEST_P(KallsymsOrder, DecodesEverySymbol) {
-    auto expected = fake_symbols(Text);
-    auto symbols = Kallsyms::parse(make_kallsyms(expected, Text, GetParam()), Gva(Text));
+    auto expected = fake_symbols(text_base);
+    auto symbols = Kallsyms::parse(make_kallsyms(expected, text_base, GetParam()), Gva(text_base));
     ASSERT_TRUE(symbols) << symbols.error().message();
     ASSERT_EQ(symbols->size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
@@ -25,23 +25,25 @@ TEST_P(KallsymsOrder, DecodesEverySymbol) {
         EXPECT_EQ(symbol.name, expected[i].name);
         EXPECT_EQ(symbol.type, expected[i].type);
         EXPECT_EQ(symbol.value, expected[i].value);
-        EXPECT_EQ(symbol.absolute, expected[i].value < Text);
+        EXPECT_EQ(symbol.absolute, expected[i].value < text_base);
     }
 }
 
 TEST_P(KallsymsOrder, DecodesTablesWithoutAbsoluteSymbols) {
-    auto expected = fake_symbols(Text);
+    auto expected = fake_symbols(text_base);
     expected.erase(expected.begin(), expected.begin() + 3);
-    auto symbols = Kallsyms::parse(make_kallsyms(expected, Text, GetParam(), false), Gva(Text));
+    auto symbols =
+        Kallsyms::parse(make_kallsyms(expected, text_base, GetParam(), false), Gva(text_base));
     ASSERT_TRUE(symbols) << symbols.error().message();
-    EXPECT_EQ(symbols->find("_end")->value, Text + 0x200000);
+    EXPECT_EQ(symbols->find("_end")->value, text_base + 0x200000);
     EXPECT_FALSE(symbols->find("_end")->absolute);
 }
 
 TEST_P(KallsymsOrder, LooksUp) {
-    auto symbols = Kallsyms::parse(make_kallsyms(fake_symbols(Text), Text, GetParam()), Gva(Text));
+    auto symbols = Kallsyms::parse(make_kallsyms(fake_symbols(text_base), text_base, GetParam()),
+                                   Gva(text_base));
     ASSERT_TRUE(symbols) << symbols.error().message();
-    EXPECT_EQ(symbols->address("_stext")->value, Text);
+    EXPECT_EQ(symbols->address("_stext")->value, text_base);
     EXPECT_EQ(*symbols->percpu_offset("current_task"), 0x1fb80u);
     EXPECT_FALSE(symbols->percpu_offset("_stext"));
     EXPECT_FALSE(symbols->address("current_task"));
@@ -51,42 +53,42 @@ TEST_P(KallsymsOrder, LooksUp) {
     ASSERT_FALSE(ambiguous);
     EXPECT_NE(ambiguous.error().message().find("2 symbols"), std::string::npos);
 
-    EXPECT_EQ(symbols->find_by_address(Gva(Text + 0x10010))->name, "twice");
-    EXPECT_EQ(symbols->find_by_address(Gva(Text))->name, "_text");
-    EXPECT_FALSE(symbols->find_by_address(Gva(Text - 1)));
+    EXPECT_EQ(symbols->find_by_address(Gva(text_base + 0x10010))->name, "twice");
+    EXPECT_EQ(symbols->find_by_address(Gva(text_base))->name, "_text");
+    EXPECT_FALSE(symbols->find_by_address(Gva(text_base - 1)));
     EXPECT_FALSE(symbols->find_by_address(Gva(0)));
-    EXPECT_EQ(symbols->next_address(Gva(Text + 0x10000))->value, Text + 0x10040);
+    EXPECT_EQ(symbols->next_address(Gva(text_base + 0x10000))->value, text_base + 0x10040);
     EXPECT_FALSE(symbols->next_address(Gva(UINT64_MAX)));
 }
 
 TEST_P(KallsymsOrder, RefusesAnotherText) {
-    auto symbols =
-        Kallsyms::parse(make_kallsyms(fake_symbols(Text), Text, GetParam()), Gva(Text + 0x200000));
+    auto symbols = Kallsyms::parse(make_kallsyms(fake_symbols(text_base), text_base, GetParam()),
+                                   Gva(text_base + 0x200000));
     ASSERT_FALSE(symbols);
     EXPECT_NE(symbols.error().message().find("_text is"), std::string::npos)
         << symbols.error().message();
 }
 
 TEST_P(KallsymsOrder, RefusesEveryCut) {
-    auto whole = make_kallsyms(fake_symbols(Text), Text, GetParam());
+    auto whole = make_kallsyms(fake_symbols(text_base), text_base, GetParam());
     size_t needed = whole.size() - 63 * 8;
     for (size_t size = 0; size < needed; size += 13) {
         std::vector<std::byte> cut(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(size));
-        auto symbols = Kallsyms::parse(cut, Gva(Text));
+        auto symbols = Kallsyms::parse(cut, Gva(text_base));
         ASSERT_FALSE(symbols) << size;
         EXPECT_EQ(symbols.error().message().find("kallsyms"), 0u) << symbols.error().message();
     }
 }
 
 TEST_P(KallsymsOrder, SurvivesCorruption) {
-    auto whole = make_kallsyms(fake_symbols(Text), Text, GetParam());
+    auto whole = make_kallsyms(fake_symbols(text_base), text_base, GetParam());
     unsigned refused = 0;
     for (uint32_t seed = 0; seed < 3000; ++seed) {
         std::mt19937 random(seed);
         auto bad = whole;
         for (unsigned n = 1 + random() % 8; n; --n)
             bad[random() % bad.size()] = static_cast<std::byte>(random());
-        auto symbols = Kallsyms::parse(bad, Gva(Text));
+        auto symbols = Kallsyms::parse(bad, Gva(text_base));
         if (!symbols) {
             ++refused;
             EXPECT_EQ(symbols.error().message().find("kallsyms"), 0u) << symbols.error().message();
@@ -100,17 +102,17 @@ INSTANTIATE_TEST_SUITE_P(Orders, KallsymsOrder,
                                          TableOrder::Since64));
 
 TEST(Kallsyms, RefusesWhatIsNoTable) {
-    auto nothing = Kallsyms::parse({}, Gva(Text));
+    auto nothing = Kallsyms::parse({}, Gva(text_base));
     ASSERT_FALSE(nothing);
     EXPECT_EQ(nothing.error().message(), "kallsyms: no token table");
     std::vector<std::byte> zeros(1 << 20);
-    EXPECT_FALSE(Kallsyms::parse(zeros, Gva(Text)));
+    EXPECT_FALSE(Kallsyms::parse(zeros, Gva(text_base)));
 }
 
 /// A guest that wants us busy: a token table, and before it only numbers that could
 /// each be the number of symbols.
 TEST(Kallsyms, BoundsTheSearch) {
-    auto data = make_kallsyms(fake_symbols(Text), Text, TableOrder::Since64);
+    auto data = make_kallsyms(fake_symbols(text_base), text_base, TableOrder::Since64);
     std::vector<std::byte> trap(32 << 20);
     for (size_t at = 0; at < trap.size(); at += 8) {
         uint64_t count = (trap.size() - at) / 8;
@@ -121,13 +123,13 @@ TEST(Kallsyms, BoundsTheSearch) {
         if (trap[at] == std::byte{0} && at % 8 < 4)
             trap[at] = std::byte{1};
     trap.insert(trap.end(), data.begin(), data.end());
-    auto symbols = Kallsyms::parse(trap, Gva(Text));
+    auto symbols = Kallsyms::parse(trap, Gva(text_base));
     EXPECT_TRUE(symbols) << symbols.error().message(); // the real one is the nearest
 
     data[data.size() - 63 * 8 - 8] ^= std::byte{0x10}; // and now it is wrong
     trap.resize(32 << 20);
     trap.insert(trap.end(), data.begin(), data.end());
-    EXPECT_FALSE(Kallsyms::parse(trap, Gva(Text)));
+    EXPECT_FALSE(Kallsyms::parse(trap, Gva(text_base)));
 }
 
 } // namespace

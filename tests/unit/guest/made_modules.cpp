@@ -11,8 +11,8 @@ namespace shadowmon::test {
 
 namespace {
 
-constexpr Gpa Backing(1 << 20); ///< of head and what follows
-constexpr int TextSection = 1;
+constexpr Gpa backing(1 << 20); ///< of head and what follows
+constexpr int text_section = 1;
 
 } // namespace
 
@@ -82,12 +82,12 @@ MadeModules::MadeModules(ModuleSeries series) {
     layout = *found;
     root_ = memory_.new_page();
     for (uint64_t page = 0; page < (ram >> 1); page += 0x1000)
-        memory_.map(root_, 4, head + page, Backing + page, 1, Writable);
+        memory_.map(root_, 4, head + page, backing + page, 1, Writable);
     link(0);
 }
 
 void MadeModules::put(Gva at, const void* bytes, size_t size) {
-    std::memcpy(memory_.bytes().subspan((Backing + (at - head)).value, size).data(), bytes, size);
+    std::memcpy(memory_.bytes().subspan((backing + (at - head)).value, size).data(), bytes, size);
 }
 
 /// Ends the list behind so many.
@@ -128,10 +128,10 @@ void MadeModules::add(const std::string& name, GuestModule::State state) {
         uint16_t section;
     } symbols[] = {
         {"", Gva(), 0, 'U', SHN_UNDEF},
-        {name + "_second", text + 0x40, 0x20, 't', TextSection},
-        {name + "_first", text, 0x30, 'T', TextSection},
-        {name + "_data", text + text_size + 8, 8, 'd', TextSection + 1},
-        {"vfs_read", Gva(0xffffffff81000000), 0, 'T', TextSection},
+        {name + "_second", text + 0x40, 0x20, 't', text_section},
+        {name + "_first", text, 0x30, 'T', text_section},
+        {name + "_data", text + text_size + 8, 8, 'd', text_section + 1},
+        {"vfs_read", Gva(0xffffffff81000000), 0, 'T', text_section},
     };
     uint32_t string = 0;
     uint32_t count = 0;

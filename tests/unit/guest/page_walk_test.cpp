@@ -11,7 +11,7 @@
 namespace shadowmon::test {
 namespace {
 
-constexpr Gva Kernel{0xffffffff81000000};
+constexpr Gva kernel_base{0xffffffff81000000};
 
 class PageWalk : public testing::TestWithParam<unsigned> {
   protected:
@@ -40,19 +40,19 @@ class PageWalk : public testing::TestWithParam<unsigned> {
 };
 
 TEST_P(PageWalk, LeadsToPagesOfAllSizes) {
-    map(Kernel, Gpa(0x5000), 1, Writable);
-    map(Kernel + 0x200000, Gpa(0x40200000), 2, NoExecute);
+    map(kernel_base, Gpa(0x5000), 1, Writable);
+    map(kernel_base + 0x200000, Gpa(0x40200000), 2, NoExecute);
     map(Gva(0xffff888040000000), Gpa(0x80000000), 3, Writable | NoExecute);
     map(Gva(0x400000), Gpa(0x7000), 1, User);
 
-    auto small = tables().walk(Kernel + 0x123);
+    auto small = tables().walk(kernel_base + 0x123);
     ASSERT_TRUE(small) << small.error().message();
     EXPECT_EQ(small->gpa, Gpa(0x5123));
     EXPECT_EQ(small->page_size, 0x1000u);
     EXPECT_EQ(small->level, 1u);
     EXPECT_EQ(small->rights, (PageRights{true, false, true}));
 
-    auto large = tables().walk(Kernel + 0x212345);
+    auto large = tables().walk(kernel_base + 0x212345);
     ASSERT_TRUE(large) << large.error().message();
     EXPECT_EQ(large->gpa, Gpa(0x40212345));
     EXPECT_EQ(large->page_size, 0x200000u);
@@ -70,51 +70,51 @@ TEST_P(PageWalk, LeadsToPagesOfAllSizes) {
 }
 
 TEST_P(PageWalk, IgnoresWhatIsNotTheAddressOfTheRoot) {
-    map(Kernel, Gpa(0x5000), 1, 0);
+    map(kernel_base, Gpa(0x5000), 1, 0);
     PageTables tables(memory_, Gpa(root_.value | (uint64_t{1} << 63) | 0xfff), levels());
-    EXPECT_TRUE(tables.walk(Kernel));
+    EXPECT_TRUE(tables.walk(kernel_base));
 }
 
 TEST_P(PageWalk, NamesLevelAndEntryOfWhatIsMissing) {
-    auto top = tables().walk(Kernel);
+    auto top = tables().walk(kernel_base);
     ASSERT_FALSE(top);
     EXPECT_EQ(top.error().code(), ENOENT);
     EXPECT_NE(top.error().message().find(levels() == 5 ? "PGD entry 511" : "P4D entry 511"),
               std::string::npos)
         << top.error().message();
 
-    map(Kernel, Gpa(0x5000), 1, 0);
-    auto leaf = tables().walk(Kernel + 0x3000);
+    map(kernel_base, Gpa(0x5000), 1, 0);
+    auto leaf = tables().walk(kernel_base + 0x3000);
     ASSERT_FALSE(leaf);
     EXPECT_NE(leaf.error().message().find("PTE entry 3 "), std::string::npos)
         << leaf.error().message();
 }
 
 TEST_P(PageWalk, RefusesReservedBits) {
-    map(Kernel, Gpa(0x40200000), 2, 0);
-    EXPECT_TRUE(tables().walk(Kernel));
-    memory_.entry(root_, levels(), Kernel, 2) |= 0x2000;
-    auto walk = tables().walk(Kernel);
+    map(kernel_base, Gpa(0x40200000), 2, 0);
+    EXPECT_TRUE(tables().walk(kernel_base));
+    memory_.entry(root_, levels(), kernel_base, 2) |= 0x2000;
+    auto walk = tables().walk(kernel_base);
     ASSERT_FALSE(walk);
     EXPECT_EQ(walk.error().code(), EINVAL);
     EXPECT_NE(walk.error().message().find("PMD entry"), std::string::npos);
 
-    memory_.entry(root_, levels(), Kernel, levels()) |= LargePage;
-    auto top = tables().walk(Kernel);
+    memory_.entry(root_, levels(), kernel_base, levels()) |= LargePage;
+    auto top = tables().walk(kernel_base);
     ASSERT_FALSE(top);
     EXPECT_EQ(top.error().code(), EINVAL);
-    EXPECT_TRUE(scan(Kernel, 0x200000).empty());
+    EXPECT_TRUE(scan(kernel_base, 0x200000).empty());
 }
 
 TEST_P(PageWalk, RefusesTablesOutsideRam) {
-    map(Kernel, Gpa(0x5000), 1, 0);
-    memory_.entry(root_, levels(), Kernel, 2) = 0x7ffffffff000 | Present;
-    auto walk = tables().walk(Kernel);
+    map(kernel_base, Gpa(0x5000), 1, 0);
+    memory_.entry(root_, levels(), kernel_base, 2) = 0x7ffffffff000 | Present;
+    auto walk = tables().walk(kernel_base);
     ASSERT_FALSE(walk);
     EXPECT_EQ(walk.error().code(), EFAULT);
     EXPECT_NE(walk.error().message().find("PTE table at 0x7ffffffff000"), std::string::npos)
         << walk.error().message();
-    EXPECT_TRUE(scan(Kernel, 0x200000).empty());
+    EXPECT_TRUE(scan(kernel_base, 0x200000).empty());
 }
 
 TEST_P(PageWalk, RefusesAddressesThatAreNotCanonical) {
@@ -126,49 +126,50 @@ TEST_P(PageWalk, RefusesAddressesThatAreNotCanonical) {
 }
 
 TEST_P(PageWalk, FindsTheEntryOfEachLevel) {
-    map(Kernel, Gpa(0x5000), 1, 0);
+    map(kernel_base, Gpa(0x5000), 1, 0);
     for (unsigned level = 1; level <= levels(); level++) {
-        auto* word = reinterpret_cast<std::byte*>(&memory_.entry(root_, levels(), Kernel, level));
-        auto entry = tables().entry_of(Kernel, level);
+        auto* word =
+            reinterpret_cast<std::byte*>(&memory_.entry(root_, levels(), kernel_base, level));
+        auto entry = tables().entry_of(kernel_base, level);
         ASSERT_TRUE(entry) << entry.error().message();
         EXPECT_EQ(entry->value, static_cast<uint64_t>(word - memory_.bytes().data()));
     }
     // What the entry itself holds does not count, what is above it does.
-    memory_.entry(root_, levels(), Kernel, 2) = 0;
-    EXPECT_TRUE(tables().entry_of(Kernel, 2));
-    EXPECT_EQ(tables().entry_of(Kernel, 1).error().code(), ENOENT);
-    map(Kernel + 0x200000, Gpa(0x40200000), 2, 0);
-    EXPECT_EQ(tables().entry_of(Kernel + 0x200000, 1).error().code(), EINVAL);
-    memory_.entry(root_, levels(), Kernel, 3) = 0x7ffffffff000 | Present;
-    EXPECT_EQ(tables().entry_of(Kernel, 1).error().code(), EFAULT);
+    memory_.entry(root_, levels(), kernel_base, 2) = 0;
+    EXPECT_TRUE(tables().entry_of(kernel_base, 2));
+    EXPECT_EQ(tables().entry_of(kernel_base, 1).error().code(), ENOENT);
+    map(kernel_base + 0x200000, Gpa(0x40200000), 2, 0);
+    EXPECT_EQ(tables().entry_of(kernel_base + 0x200000, 1).error().code(), EINVAL);
+    memory_.entry(root_, levels(), kernel_base, 3) = 0x7ffffffff000 | Present;
+    EXPECT_EQ(tables().entry_of(kernel_base, 1).error().code(), EFAULT);
     EXPECT_EQ(tables().entry_of(Gva(0x8000000000000000), 3).error().code(), EINVAL);
-    EXPECT_EQ(tables().entry_of(Kernel, 0).error().code(), EINVAL);
-    EXPECT_EQ(tables().entry_of(Kernel, levels() + 1).error().code(), EINVAL);
+    EXPECT_EQ(tables().entry_of(kernel_base, 0).error().code(), EINVAL);
+    EXPECT_EQ(tables().entry_of(kernel_base, levels() + 1).error().code(), EINVAL);
 }
 
 TEST_P(PageWalk, MergesRuns) {
     for (uint64_t page = 0; page < 4; ++page)
-        map(Kernel + page * 0x1000, Gpa(0x10000 + page * 0x1000), 1, NoExecute);
-    map(Kernel + 0x4000, Gpa(0x14000), 1, NoExecute | Writable); // other rights
-    map(Kernel + 0x5000, Gpa(0x99000), 1, NoExecute | Writable); // elsewhere
-    map(Kernel + 0x200000, Gpa(0x40000000), 2, 0);
-    map(Kernel + 0x400000, Gpa(0x40200000), 2, 0);
+        map(kernel_base + page * 0x1000, Gpa(0x10000 + page * 0x1000), 1, NoExecute);
+    map(kernel_base + 0x4000, Gpa(0x14000), 1, NoExecute | Writable); // other rights
+    map(kernel_base + 0x5000, Gpa(0x99000), 1, NoExecute | Writable); // elsewhere
+    map(kernel_base + 0x200000, Gpa(0x40000000), 2, 0);
+    map(kernel_base + 0x400000, Gpa(0x40200000), 2, 0);
 
-    auto ranges = scan(Kernel, 1 << 30);
+    auto ranges = scan(kernel_base, 1 << 30);
     ASSERT_EQ(ranges.size(), 4u);
     EXPECT_EQ(ranges[0].size, 0x4000u);
     EXPECT_EQ(ranges[1].size, 0x1000u);
     EXPECT_EQ(ranges[2].gpa, Gpa(0x99000));
-    EXPECT_EQ(ranges[3].start, Kernel + 0x200000);
+    EXPECT_EQ(ranges[3].start, kernel_base + 0x200000);
     EXPECT_EQ(ranges[3].size, 0x400000u);
 
-    auto part = scan(Kernel + 0x1800, 0x1000);
+    auto part = scan(kernel_base + 0x1800, 0x1000);
     ASSERT_EQ(part.size(), 1u);
-    EXPECT_EQ(part[0].start, Kernel + 0x1800);
+    EXPECT_EQ(part[0].start, kernel_base + 0x1800);
     EXPECT_EQ(part[0].gpa, Gpa(0x11800));
     EXPECT_EQ(part[0].size, 0x1000u);
 
-    auto in_large = scan(Kernel + 0x234000, 0x1000);
+    auto in_large = scan(kernel_base + 0x234000, 0x1000);
     ASSERT_EQ(in_large.size(), 1u);
     EXPECT_EQ(in_large[0].gpa, Gpa(0x40034000));
 }
@@ -191,12 +192,12 @@ TEST_P(PageWalk, BoundsTablesThatGoInCircles) {
     ASSERT_FALSE(status);
     EXPECT_EQ(status.error().code(), ELOOP);
     EXPECT_LT(memory_.reads, 100u); // kept, not read again
-    EXPECT_TRUE(tables().walk(Kernel));
+    EXPECT_TRUE(tables().walk(kernel_base));
 }
 
 TEST_P(PageWalk, StopsWhenToldTo) {
-    map(Kernel, Gpa(0x1000), 1, 0);
-    map(Kernel + 0x2000, Gpa(0x8000), 1, 0);
+    map(kernel_base, Gpa(0x1000), 1, 0);
+    map(kernel_base + 0x2000, Gpa(0x8000), 1, 0);
     unsigned seen = 0;
     auto visit = [&](const MappedRange&) {
         ++seen;
@@ -208,44 +209,44 @@ TEST_P(PageWalk, StopsWhenToldTo) {
 
 TEST_P(PageWalk, FindsTheFirstPage) {
     EXPECT_EQ(*tables().first_mapped(Gva(0), UINT64_MAX, 100), std::nullopt);
-    map(Kernel, Gpa(0x40000000), 2, 0);
-    map(Kernel + 0x200000, Gpa(0x40200000), 2, 0);
+    map(kernel_base, Gpa(0x40000000), 2, 0);
+    map(kernel_base + 0x200000, Gpa(0x40200000), 2, 0);
     auto first = tables().first_mapped(Gva(0xffff800000000000), UINT64_MAX, 100);
     ASSERT_TRUE(first && *first);
-    EXPECT_EQ((*first)->start, Kernel);
+    EXPECT_EQ((*first)->start, kernel_base);
     EXPECT_EQ((*first)->size, 0x200000u); // not merged
-    auto inside = tables().first_mapped(Kernel + 0x201000, 0x1000, 100);
+    auto inside = tables().first_mapped(kernel_base + 0x201000, 0x1000, 100);
     ASSERT_TRUE(inside && *inside);
     EXPECT_EQ((*inside)->gpa, Gpa(0x40201000));
 }
 
 TEST_P(PageWalk, SeesChangesAfterDrop) {
-    map(Kernel, Gpa(0x5000), 1, 0);
+    map(kernel_base, Gpa(0x5000), 1, 0);
     PageTables kept = tables();
-    EXPECT_EQ(kept.walk(Kernel)->gpa, Gpa(0x5000));
-    map(Kernel, Gpa(0x6000), 1, 0);
-    EXPECT_EQ(kept.walk(Kernel)->gpa, Gpa(0x5000));
+    EXPECT_EQ(kept.walk(kernel_base)->gpa, Gpa(0x5000));
+    map(kernel_base, Gpa(0x6000), 1, 0);
+    EXPECT_EQ(kept.walk(kernel_base)->gpa, Gpa(0x5000));
     kept.drop();
-    EXPECT_EQ(kept.walk(Kernel)->gpa, Gpa(0x6000));
+    EXPECT_EQ(kept.walk(kernel_base)->gpa, Gpa(0x6000));
 }
 
 TEST_P(PageWalk, ReadsAcrossPages) {
-    map(Kernel, Gpa(0x800000), 1, 0);
-    map(Kernel + 0x1000, Gpa(0x801000), 1, 0);
-    map(Kernel + 0x2000, Gpa(0x900000), 1, 0);
+    map(kernel_base, Gpa(0x800000), 1, 0);
+    map(kernel_base + 0x1000, Gpa(0x801000), 1, 0);
+    map(kernel_base + 0x2000, Gpa(0x900000), 1, 0);
     std::memcpy(memory_.bytes().data() + 0x801ffc, "head", 4);
     std::memcpy(memory_.bytes().data() + 0x900000, "tail", 5);
     VirtualMemory kernel(tables());
-    EXPECT_EQ(*kernel.read_string(Kernel + 0x1ffc, 100), "headtail");
-    EXPECT_FALSE(kernel.read_string(Kernel + 0x1ffc, 8));
-    auto value = kernel.read_value<uint64_t>(Kernel + 0x1ffc);
+    EXPECT_EQ(*kernel.read_string(kernel_base + 0x1ffc, 100), "headtail");
+    EXPECT_FALSE(kernel.read_string(kernel_base + 0x1ffc, 8));
+    auto value = kernel.read_value<uint64_t>(kernel_base + 0x1ffc);
     ASSERT_TRUE(value);
     EXPECT_EQ(std::memcmp(&*value, "headtail", 8), 0);
-    EXPECT_FALSE(kernel.read_value<uint64_t>(Kernel + 0x2ffc));
+    EXPECT_FALSE(kernel.read_value<uint64_t>(kernel_base + 0x2ffc));
 
     std::vector<std::byte> pages(0x2000);
     uint64_t before = memory_.reads;
-    ASSERT_TRUE(kernel.read(Kernel, pages));
+    ASSERT_TRUE(kernel.read(kernel_base, pages));
     EXPECT_EQ(memory_.reads - before, 1u); // contiguous: one read
 }
 

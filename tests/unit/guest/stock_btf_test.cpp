@@ -84,14 +84,15 @@ TEST_F(StockBtf, AllMembersOfAllStructsAreWhereBpftoolSees) {
 /// Members with offset and size as pahole prints a struct: those of anonymous members
 /// count, those of named ones do not.
 std::map<std::string, std::pair<uint32_t, uint32_t>> pahole_members(const std::string& text) {
-    static const std::regex Member(R"(([A-Za-z_]\w*)(\[\d*\])*\s*;\s*/\*\s*(\d+)\s+(\d+)\s*\*/)");
+    static const std::regex member_kind(
+        R"(([A-Za-z_]\w*)(\[\d*\])*\s*;\s*/\*\s*(\d+)\s+(\d+)\s*\*/)");
     using Found = std::vector<std::pair<std::string, std::pair<uint32_t, uint32_t>>>;
     std::vector<Found> nesting(1);
     std::istringstream lines(text);
     std::string line;
-    static const std::regex Attribute(R"(__attribute__\(\(.*\)\))");
+    static const std::regex attribute(R"(__attribute__\(\(.*\)\))");
     while (std::getline(lines, line)) {
-        line = std::regex_replace(line, Attribute, "");
+        line = std::regex_replace(line, attribute, "");
         if (line.find('{') != std::string::npos) {
             nesting.emplace_back();
             continue;
@@ -106,7 +107,7 @@ std::map<std::string, std::pair<uint32_t, uint32_t>> pahole_members(const std::s
                 nesting.back().insert(nesting.back().end(), inner.begin(), inner.end());
         }
         std::smatch match;
-        if (std::regex_search(line, match, Member))
+        if (std::regex_search(line, match, member_kind))
             nesting.back().push_back({match[1], {std::stoul(match[3]), std::stoul(match[4])}});
     }
     return {nesting.front().begin(), nesting.front().end()};

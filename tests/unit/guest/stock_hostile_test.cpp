@@ -17,12 +17,12 @@
 namespace shadowmon::test {
 namespace {
 
-const char* const Steps[] = {"direct map",       "kernel image", "kallsyms",  "BTF",
+const char* const steps[] = {"direct map",       "kernel image", "kallsyms",  "BTF",
                              "banner",           "current task", "IDT",       "kernel page tables",
                              "page_offset_base", "page walk",    "not Linux", "no RAM"};
 
 bool names_a_step(const std::string& message) {
-    for (const char* step : Steps)
+    for (const char* step : steps)
         if (message.rfind(step, 0) == 0)
             return true;
     return false;

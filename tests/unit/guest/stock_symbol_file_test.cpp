@@ -16,7 +16,7 @@
 namespace shadowmon::test {
 namespace {
 
-constexpr uint64_t Linked = 0xffffffff81000000;
+constexpr uint64_t linked_base = 0xffffffff81000000;
 
 class StockSymbolFile : public testing::Test {
   protected:
@@ -29,7 +29,7 @@ class StockSymbolFile : public testing::Test {
         auto info = inspect_kernel(*memory_, cpu_);
         ASSERT_TRUE(info) << info.error().message();
         good_.emplace(std::move(*info));
-        uint64_t moved = good_->image.start.value - Linked;
+        uint64_t moved = good_->image.start.value - linked_base;
         ASSERT_NE(moved, 0u) << "KASLR is off";
 
         std::istringstream lines(guest_->text("kallsyms"));
@@ -115,11 +115,11 @@ TEST_F(StockSymbolFile, StandsInForKallsyms) {
 /// looked for first (system-call entry, IDT, page tables) lies in sections of its own and
 /// has not moved.
 TEST_F(StockSymbolFile, OfAnotherBuildIsRefused) {
-    const uint64_t from = Linked + 0x400000;
+    const uint64_t from = linked_base + 0x400000;
     const uint64_t end =
-        good_->symbols.address("_etext")->value - good_->image.start.value + Linked;
+        good_->symbols.address("_etext")->value - good_->image.start.value + linked_base;
     const uint64_t entry =
-        good_->symbols.address("entry_SYSCALL_64")->value - good_->image.start.value + Linked;
+        good_->symbols.address("entry_SYSCALL_64")->value - good_->image.start.value + linked_base;
     for (FakeSymbol& symbol : symbols_)
         if (symbol.value >= from && symbol.value < std::min(entry & ~uint64_t{0xfff}, end))
             symbol.value += 0x10;

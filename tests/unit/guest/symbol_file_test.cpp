@@ -14,8 +14,8 @@
 namespace shadowmon::test {
 namespace {
 
-constexpr uint64_t Linked = 0xffffffff81000000;
-constexpr uint64_t Running = 0xffffffff9a600000;
+constexpr uint64_t linked_base = 0xffffffff81000000;
+constexpr uint64_t running_base = 0xffffffff9a600000;
 
 enum class Kind { SystemMap, Vmlinux };
 
@@ -27,7 +27,8 @@ Result<SymbolFile> parse(Kind kind, const std::vector<FakeSymbol>& symbols) {
 
 Kallsyms running() {
     auto symbols = Kallsyms::parse(
-        make_kallsyms(fake_symbols(Running), Running, TableOrder::Since64), Gva(Running));
+        make_kallsyms(fake_symbols(running_base), running_base, TableOrder::Since64),
+        Gva(running_base));
     EXPECT_TRUE(symbols);
     return std::move(*symbols);
 }
@@ -35,9 +36,9 @@ Kallsyms running() {
 class Symbols : public testing::TestWithParam<Kind> {};
 
 TEST_P(Symbols, AreThoseOfTheRunningKernel) {
-    auto file = parse(GetParam(), fake_symbols(Linked));
+    auto file = parse(GetParam(), fake_symbols(linked_base));
     ASSERT_TRUE(file) << file.error().message();
-    Kallsyms moved = file->at(Gva(Running));
+    Kallsyms moved = file->at(Gva(running_base));
     Kallsyms own = running();
     ASSERT_EQ(moved.size(), own.size());
     for (size_t i = 0; i < own.size(); ++i) {
@@ -46,7 +47,7 @@ TEST_P(Symbols, AreThoseOfTheRunningKernel) {
         EXPECT_EQ(moved[i].absolute, own[i].absolute) << own[i].name;
         EXPECT_EQ(std::islower(moved[i].type), std::islower(own[i].type));
     }
-    EXPECT_EQ(moved.address("_stext")->value, Running);
+    EXPECT_EQ(moved.address("_stext")->value, running_base);
     EXPECT_EQ(*moved.percpu_offset("current_task"), 0x1fb80u);
     auto missing = moved.address("missing");
     ASSERT_FALSE(missing);
@@ -56,31 +57,31 @@ TEST_P(Symbols, AreThoseOfTheRunningKernel) {
 }
 
 TEST_P(Symbols, ComeInAnyOrder) {
-    auto symbols = fake_symbols(Linked);
+    auto symbols = fake_symbols(linked_base);
     std::shuffle(symbols.begin(), symbols.end(), std::mt19937(1));
     auto file = parse(GetParam(), symbols);
     ASSERT_TRUE(file) << file.error().message();
-    Kallsyms moved = file->at(Gva(Running));
+    Kallsyms moved = file->at(Gva(running_base));
     for (size_t i = 1; i < moved.size(); ++i)
         EXPECT_LE(moved[i - 1].value, moved[i].value);
-    EXPECT_EQ(moved.next_address(Gva(Running + 0x10000))->value, Running + 0x10040);
+    EXPECT_EQ(moved.next_address(Gva(running_base + 0x10000))->value, running_base + 0x10040);
 }
 
 /// Addresses far above the image are fixed, and so are numbers.
 TEST_P(Symbols, OutsideTheImageAreNotMoved) {
-    auto symbols = fake_symbols(Linked);
+    auto symbols = fake_symbols(linked_base);
     symbols.push_back({"vsyscall_page", 'A', 0xffffffffff600000});
     symbols.push_back({"number", 'A', 0x1000000});
     auto file = parse(GetParam(), symbols);
     ASSERT_TRUE(file) << file.error().message();
-    Kallsyms moved = file->at(Gva(Running));
+    Kallsyms moved = file->at(Gva(running_base));
     EXPECT_EQ(moved.find("vsyscall_page")->value, 0xffffffffff600000);
     EXPECT_TRUE(moved.find("vsyscall_page")->absolute);
     EXPECT_EQ(moved.find("number")->value, 0x1000000u);
 }
 
 TEST_P(Symbols, OfAnotherKernelAreRefused) {
-    auto symbols = fake_symbols(Linked);
+    auto symbols = fake_symbols(linked_base);
     for (FakeSymbol& symbol : symbols)
         if (symbol.name == "function_number_123")
             symbol.value += 0x10;
@@ -105,20 +106,20 @@ TEST_P(Symbols, OfAnotherKernelAreRefused) {
 }
 
 TEST_P(Symbols, HaveToBeOfAKernel) {
-    auto symbols = fake_symbols(Linked);
+    auto symbols = fake_symbols(linked_base);
     std::erase_if(symbols, [](const FakeSymbol& symbol) { return symbol.name == "_text"; });
     auto no_text = parse(GetParam(), symbols);
     ASSERT_FALSE(no_text);
     EXPECT_NE(no_text.error().message().find("no symbol _text"), std::string::npos);
-    for (uint64_t text : {uint64_t{0}, Linked - 0x2000000, Linked + 0x80000000}) {
+    for (uint64_t text : {uint64_t{0}, linked_base - 0x2000000, linked_base + 0x80000000}) {
         symbols.push_back({"_text", 'T', text});
         auto odd = parse(GetParam(), symbols);
         ASSERT_FALSE(odd);
         EXPECT_NE(odd.error().message().find("no kernel is linked so"), std::string::npos)
             << odd.error().message();
-        symbols.back().value = Linked;
+        symbols.back().value = linked_base;
         EXPECT_TRUE(parse(GetParam(), symbols));
-        symbols.push_back({"_text", 'T', Linked + 0x1000});
+        symbols.push_back({"_text", 'T', linked_base + 0x1000});
         EXPECT_FALSE(parse(GetParam(), symbols)) << "two of them";
         symbols.resize(symbols.size() - 2);
     }
@@ -134,7 +135,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Symbols, testing::Values(Kind::SystemMap, Kind::
                          });
 
 TEST(SystemMap, BadLinesAreShown) {
-    const std::string good = make_system_map(fake_symbols(Linked));
+    const std::string good = make_system_map(fake_symbols(linked_base));
     const std::pair<const char*, const char*> cases[] = {
         // What Debian's package of a kernel has in the file's place.
         {"ffffffffffffffff B The real System.map is in the linux-image-x-dbg package\n",
@@ -167,7 +168,7 @@ TEST(SystemMap, BadLinesAreShown) {
 
 /// Every field of header, section headers and symbols, changed by itself; and every cut.
 TEST(Vmlinux, SurvivesCorruption) {
-    const auto good = make_vmlinux(fake_symbols(Linked));
+    const auto good = make_vmlinux(fake_symbols(linked_base));
     std::mt19937 random(1);
     for (size_t at = 0; at < good.size(); at += at < 600 ? 1 : 61) {
         for (unsigned value : {0x00u, 0x01u, 0x7fu, 0xffu, static_cast<unsigned>(random() & 255)}) {
@@ -192,7 +193,7 @@ TEST(Vmlinux, OthersAreToldApart) {
         auto parsed = SymbolFile::parse_vmlinux(file, "vmlinux");
         return parsed ? "parsed" : parsed.error().message();
     };
-    auto good = make_vmlinux(fake_symbols(Linked));
+    auto good = make_vmlinux(fake_symbols(linked_base));
     EXPECT_EQ(error(good), "parsed");
     EXPECT_NE(error({}).find("is no vmlinux"), std::string::npos);
     EXPECT_NE(error(std::vector<std::byte>(4096)).find("no ELF file"), std::string::npos);
@@ -231,7 +232,7 @@ TEST(Vmlinux, OthersAreToldApart) {
 
 TEST(Files, AreRead) {
     std::string path = testing::TempDir() + "symbol_file_test." + std::to_string(getpid());
-    auto symbols = fake_symbols(Linked);
+    auto symbols = fake_symbols(linked_base);
     std::ofstream(path) << make_system_map(symbols);
     auto map = SymbolFile::read_system_map(path);
     ASSERT_TRUE(map) << map.error().message();

@@ -175,7 +175,8 @@ std::string make_system_map(const std::vector<FakeSymbol>& symbols) {
 }
 
 std::vector<std::byte> make_vmlinux(const std::vector<FakeSymbol>& symbols) {
-    constexpr uint16_t Text = 1, Data = 2, Symbols = 3, Strings = 4, Count = 5; // sections
+    constexpr uint16_t text_section = 1, data_section = 2, symbols_section = 3, strings_section = 4,
+                       section_count = 5; // sections
     std::vector<Elf64_Sym> table(1);
     std::string strings(1, '\0');
     for (const FakeSymbol& symbol : symbols) {
@@ -184,7 +185,7 @@ std::vector<std::byte> make_vmlinux(const std::vector<FakeSymbol>& symbols) {
         bool local = std::islower(static_cast<unsigned char>(symbol.type));
         entry.st_info = ELF64_ST_INFO(local ? STB_LOCAL : STB_GLOBAL, STT_NOTYPE);
         char type = static_cast<char>(std::toupper(static_cast<unsigned char>(symbol.type)));
-        entry.st_shndx = type == 'A' ? SHN_ABS : type == 'T' ? Text : Data;
+        entry.st_shndx = type == 'A' ? SHN_ABS : type == 'T' ? text_section : data_section;
         entry.st_value = symbol.value;
         table.push_back(entry);
         strings += symbol.name + '\0';
@@ -199,19 +200,20 @@ std::vector<std::byte> make_vmlinux(const std::vector<FakeSymbol>& symbols) {
     header.e_version = EV_CURRENT;
     header.e_shoff = header.e_ehsize = sizeof(header);
     header.e_shentsize = sizeof(Elf64_Shdr);
-    header.e_shnum = Count;
-    Elf64_Shdr sections[Count]{};
-    sections[Text].sh_type = sections[Data].sh_type = SHT_NOBITS;
-    sections[Text].sh_flags = SHF_ALLOC | SHF_EXECINSTR;
-    sections[Data].sh_flags = SHF_ALLOC | SHF_WRITE;
-    sections[Symbols].sh_type = SHT_SYMTAB;
-    sections[Symbols].sh_offset = sizeof(header) + sizeof(sections);
-    sections[Symbols].sh_size = table.size() * sizeof(Elf64_Sym);
-    sections[Symbols].sh_entsize = sizeof(Elf64_Sym);
-    sections[Symbols].sh_link = Strings;
-    sections[Strings].sh_type = SHT_STRTAB;
-    sections[Strings].sh_offset = sections[Symbols].sh_offset + sections[Symbols].sh_size;
-    sections[Strings].sh_size = strings.size();
+    header.e_shnum = section_count;
+    Elf64_Shdr sections[section_count]{};
+    sections[text_section].sh_type = sections[data_section].sh_type = SHT_NOBITS;
+    sections[text_section].sh_flags = SHF_ALLOC | SHF_EXECINSTR;
+    sections[data_section].sh_flags = SHF_ALLOC | SHF_WRITE;
+    sections[symbols_section].sh_type = SHT_SYMTAB;
+    sections[symbols_section].sh_offset = sizeof(header) + sizeof(sections);
+    sections[symbols_section].sh_size = table.size() * sizeof(Elf64_Sym);
+    sections[symbols_section].sh_entsize = sizeof(Elf64_Sym);
+    sections[symbols_section].sh_link = strings_section;
+    sections[strings_section].sh_type = SHT_STRTAB;
+    sections[strings_section].sh_offset =
+        sections[symbols_section].sh_offset + sections[symbols_section].sh_size;
+    sections[strings_section].sh_size = strings.size();
 
     std::vector<std::byte> out;
     auto add = [&](const void* data, size_t size) {
@@ -220,7 +222,7 @@ std::vector<std::byte> make_vmlinux(const std::vector<FakeSymbol>& symbols) {
     };
     add(&header, sizeof(header));
     add(sections, sizeof(sections));
-    add(table.data(), sections[Symbols].sh_size);
+    add(table.data(), sections[symbols_section].sh_size);
     add(strings.data(), strings.size());
     return out;
 }

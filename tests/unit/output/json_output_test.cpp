@@ -122,7 +122,7 @@ TEST(JsonOutput, WritesHooksWhateverTheirNames) {
                             {"sp", "0x8"},
                             {"flags", "0x246"}}));
     // A symbol of the guest's may be anything.
-    const std::string name(Decoder::kMaxHookName, '\x01');
+    const std::string name(Decoder::max_hook_name, '\x01');
     event.body = HookHit{name, {}, 0, 0, 0};
     EXPECT_EQ(unescape(parse(event)["hook"].get<std::string>()), name);
 }
@@ -146,11 +146,11 @@ TEST(JsonOutput, ShowsCompatAndUnknownCalls) {
 }
 
 TEST(JsonOutput, WritesNumbersThatADoubleCannotKeepAsStrings) {
-    constexpr int64_t kLimit = (int64_t{1} << 53) - 1;
-    EXPECT_EQ(parse(exit_event(kLimit))["ret"], kLimit);
-    EXPECT_EQ(parse(exit_event(-kLimit))["ret"], -kLimit);
-    EXPECT_EQ(parse(exit_event(kLimit + 1))["ret"], "9007199254740992");
-    EXPECT_EQ(parse(exit_event(-kLimit - 1))["ret"], "-9007199254740992");
+    constexpr int64_t limit = (int64_t{1} << 53) - 1;
+    EXPECT_EQ(parse(exit_event(limit))["ret"], limit);
+    EXPECT_EQ(parse(exit_event(-limit))["ret"], -limit);
+    EXPECT_EQ(parse(exit_event(limit + 1))["ret"], "9007199254740992");
+    EXPECT_EQ(parse(exit_event(-limit - 1))["ret"], "-9007199254740992");
     EXPECT_EQ(parse(exit_event(std::numeric_limits<int64_t>::min()))["ret"],
               "-9223372036854775808");
     Event event = exit_event(0);

@@ -48,10 +48,10 @@ TEST(RetiredOutput, Text) {
 }
 
 TEST(RetiredOutput, LongReasonsAreCut) {
-    const std::string name(Decoder::kMaxHookName, '\x1b'), why(100'000, '\x1b');
-    EXPECT_LT(written<TextOutput>(retired_event(name, why)).size(), Sink::kMaxRecord);
+    const std::string name(Decoder::max_hook_name, '\x1b'), why(100'000, '\x1b');
+    EXPECT_LT(written<TextOutput>(retired_event(name, why)).size(), Sink::max_record);
     std::string line = written<JsonOutput>(retired_event(name, why));
-    EXPECT_LT(line.size(), Sink::kMaxRecord);
+    EXPECT_LT(line.size(), Sink::max_record);
     EXPECT_EQ(json::parse(line)["kind"], "hook_retired");
 }
 

@@ -66,7 +66,7 @@ TEST(Sink, WritesOnFlushAndNotBefore) {
 
 TEST(Sink, WritesByItselfWhenTheBufferIsFull) {
     TestFile file;
-    Sink sink(file.fd(), "file", Sink::kMaxRecord);
+    Sink sink(file.fd(), "file", Sink::max_record);
     std::string expected;
     for (int i = 0; i < 10'000; ++i) {
         const std::string line = std::to_string(i) + '\n';
@@ -107,7 +107,7 @@ TEST(Sink, TellsOfAFullDiskExactlyOnce) {
 
 TEST(Sink, TellsOfWhatWentWrongBetweenFlushes) {
     Sink sink = *Sink::open("/dev/full");
-    sink.append(std::string(3 * Sink::kDefaultCapacity, 'x'));
+    sink.append(std::string(3 * Sink::default_capacity, 'x'));
     EXPECT_TRUE(sink.failed());
     EXPECT_FALSE(sink.flush());
     EXPECT_TRUE(sink.flush());

@@ -116,14 +116,14 @@ TEST(Summary, KeepsTheTopOnly) {
 
 TEST(Summary, AGuestCannotMakeItGrowForEver) {
     SummaryCollector collector;
-    for (uint32_t pid = 1; pid <= SummaryCollector::kMaxProcesses + 1000; ++pid)
+    for (uint32_t pid = 1; pid <= SummaryCollector::max_processes + 1000; ++pid)
         collector.event(of(pid, "bomb", enter(-static_cast<int32_t>(pid))));
     const Summary s = collector.summary(LostCounter(), 1);
-    EXPECT_EQ(s.process_count, SummaryCollector::kMaxProcesses + 1);
+    EXPECT_EQ(s.process_count, SummaryCollector::max_processes + 1);
     EXPECT_EQ(s.processes[0].comm, to_comm("(others)"));
     EXPECT_EQ(s.processes[0].events, 1000u);
     EXPECT_EQ(s.syscall_count, 1u);
-    EXPECT_EQ(s.syscalls[0].calls, SummaryCollector::kMaxProcesses + 1000);
+    EXPECT_EQ(s.syscalls[0].calls, SummaryCollector::max_processes + 1000);
 }
 
 TEST(Summary, IsWholeInJson) {

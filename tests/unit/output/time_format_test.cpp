@@ -39,7 +39,7 @@ TEST(TimeFormat, TakesAllThatClockMapGives) {
     EXPECT_EQ(rfc3339(format, 0), "1970-01-01T00:00:00.000000000Z");
     const std::string last = rfc3339(format, INT64_MAX);
     EXPECT_EQ(last, "2262-04-11T23:47:16.854775807Z");
-    EXPECT_EQ(last.size(), TimeFormat::kRfc3339Size);
+    EXPECT_EQ(last.size(), TimeFormat::rfc3339_size);
 }
 
 } // namespace
