@@ -16,7 +16,7 @@ packages=(
     # the machine and what runs in it
     bochs bochs-sdl bochsbios vgabios qemu-system-x86 seabios busybox-static
     # tests
-    python3 shellcheck clang-14 libclang-rt-14-dev
+    python3 shellcheck clang-14 clang-tidy-14 libclang-rt-14-dev
 )
 
 missing() {

@@ -18,7 +18,7 @@ class [[nodiscard]] Error {
     explicit Error(std::string message, int code = 0) : message_(std::move(message)), code_(code) {}
 
     /// The message followed by the text of errno `code`.
-    static Error from_errno(std::string message, int code = errno);
+    static Error from_errno(const std::string& message, int code = errno);
 
     const std::string& message() const { return message_; }
     int code() const { return code_; }

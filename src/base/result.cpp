@@ -5,7 +5,7 @@
 
 namespace shadowmon {
 
-Error Error::from_errno(std::string message, int code) {
+Error Error::from_errno(const std::string& message, int code) {
     return Error(message + ": " + std::generic_category().message(code), code);
 }
 

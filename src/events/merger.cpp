@@ -13,8 +13,8 @@ HostClock steady_clock() {
     return [] { return std::chrono::steady_clock::now().time_since_epoch(); };
 }
 
-Merger::Merger(std::vector<RingReader> rings, std::vector<const sm_slot*> slots, Decoder decoder,
-               HostClock clock, MergerOptions options)
+Merger::Merger(std::vector<RingReader> rings, const std::vector<const sm_slot*>& slots,
+               Decoder decoder, HostClock clock, MergerOptions options)
     : rings_(std::move(rings)), decoder_(std::move(decoder)), clock_(std::move(clock)),
       options_(options) {
     assert(slots.size() == rings_.size());

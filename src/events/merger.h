@@ -48,7 +48,7 @@ struct MergerOptions {
 class Merger {
   public:
     /// slots[i] is the one that writes rings[i].
-    Merger(std::vector<RingReader> rings, std::vector<const sm_slot*> slots, Decoder decoder,
+    Merger(std::vector<RingReader> rings, const std::vector<const sm_slot*>& slots, Decoder decoder,
            HostClock clock = steady_clock(), MergerOptions options = {});
 
     /// Calls `visit(const Event&)` for each event that is due, in order; returns how

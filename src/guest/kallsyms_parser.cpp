@@ -114,7 +114,7 @@ Status KallsymsParser::decode_names(const Names& names, const Tokens& tokens, Ka
         char* text = out.text_.data();
         out.names_.push_back(static_cast<uint32_t>(start));
         for (size_t k = 0; k < length; ++k) {
-            uint8_t code = this->at<uint8_t>(at + k);
+            auto code = this->at<uint8_t>(at + k);
             size_t size = tokens.token[code].size();
             std::memcpy(text + end, padded[code].data(), 16);
             if (size > 16)
@@ -142,7 +142,7 @@ Status KallsymsParser::decode_values(size_t offsets, size_t base_at, const Names
                                      Kallsyms& out) const {
     if (!fits(offsets, 4 * uint64_t{names.count}) || !fits(base_at, 8))
         return failf("kallsyms offsets: cut off, {} of them do not fit", names.count);
-    uint64_t base = at<uint64_t>(base_at);
+    auto base = at<uint64_t>(base_at);
     if (base - text_.value >= image_reach && text_.value - base >= image_reach)
         return failf("kallsyms relative base: {:#x} is far from the kernel text at {:#x}", base,
                      text_.value);
@@ -186,7 +186,7 @@ Result<Kallsyms> KallsymsParser::parse(const Tokens& tokens) {
     for (size_t p = tokens.table & ~size_t{7}; p >= 8 && !names;) {
         p -= 8;
         size_t distance = tokens.table - p;
-        uint32_t count = at<uint32_t>(p);
+        auto count = at<uint32_t>(p);
         // A name takes two bytes at least, and 60 are far above any average.
         if (distance > size_t{max_symbols} * 60)
             break;

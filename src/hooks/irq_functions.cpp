@@ -86,7 +86,7 @@ class FunctionReader {
             if (!instruction)
                 return "its code is not understood";
             at = instruction->end();
-            instructions_.push_back(std::move(*instruction));
+            instructions_.push_back(*instruction);
         }
         return {};
     }

@@ -132,7 +132,7 @@ std::vector<Gva> read_ftrace(const KernelInfo& kernel, const PhysicalMemory& mem
         for (size_t at = layout->ip; at + sizeof(uint64_t) <= bytes.size(); at += layout->size) {
             uint64_t ip = 0;
             std::memcpy(&ip, bytes.data() + at, sizeof(ip));
-            places.push_back(Gva(ip));
+            places.emplace_back(ip);
         }
         page = virt.read_value<uint64_t>(Gva(*page) + layout->next);
     }

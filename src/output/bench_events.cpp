@@ -123,7 +123,7 @@ void report(benchmark::State& state, uint64_t events) {
 
 void read_records(benchmark::State& state) {
     FullRings rings;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         uint64_t sum = 0;
         for (RingReader& reader : rings.readers()) {
             reader.refresh();
@@ -138,7 +138,7 @@ BENCHMARK(read_records)->Name("Read");
 
 void merge(benchmark::State& state) {
     FullRings rings;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         uint64_t sum = 0;
         rings.merger().poll([&](const Event& event) { sum += event.realtime_ns; });
         benchmark::DoNotOptimize(sum);
@@ -149,7 +149,7 @@ BENCHMARK(merge)->Name("Merge");
 
 void write(benchmark::State& state, OutputFormat format) {
     FullRings rings;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         Sink sink = *Sink::open("/dev/null");
         const auto output = make_output(format, std::move(sink));
         rings.merger().poll([&](const Event& event) { output->event(event); });
@@ -163,7 +163,7 @@ BENCHMARK_CAPTURE(write, json, OutputFormat::kJson)->Name("MergeJson");
 
 void summarize(benchmark::State& state) {
     FullRings rings;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         SummaryCollector collector;
         rings.merger().poll([&](const Event& event) { collector.event(event); });
         benchmark::DoNotOptimize(collector);

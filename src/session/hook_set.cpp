@@ -172,7 +172,7 @@ void HookSet::add_patches(const Hook& hook, uint32_t flags,
     std::span<const std::byte> now = flags & KVM_VIEWS_PATCH_REVERT ? ours : request.original;
     for (size_t done = 0; done < ours.size();) {
         Gpa at = request.gpa_of(done);
-        size_t size = std::min<size_t>(
+        auto size = std::min<size_t>(
             {ours.size() - done, KVM_VIEWS_MAX_PATCH_LEN, SM_PAGE_SIZE - at.value % SM_PAGE_SIZE});
         patches.push_back(
             make_patch(at, now.subspan(done, size), std::span(ours).subspan(done, size), flags));

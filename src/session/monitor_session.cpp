@@ -216,8 +216,7 @@ Status MonitorSession::place_hooks(const Options& options, const Log& log) {
     auto vcpu = views_->vcpu(cpus_.running.front().index);
     if (!vcpu)
         return fail(vcpu.error());
-    hooks_.emplace(HookSet::Parts{std::move(*table), std::move(code),
-                                  HookLimits(limits_in(*layout_, region)),
+    hooks_.emplace(HookSet::Parts{*table, std::move(code), HookLimits(limits_in(*layout_, region)),
                                   HookCounters(std::move(counters), layout_->geometry().capacity),
                                   slots_, vcpu->tsc_khz, call_gate_});
 

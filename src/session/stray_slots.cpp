@@ -14,7 +14,7 @@ constexpr unsigned sightings = 4;
 
 } // namespace
 
-StraySlots::StraySlots(std::vector<sm_slot*> slots) {
+StraySlots::StraySlots(const std::vector<sm_slot*>& slots) {
     for (sm_slot* slot : slots)
         claims_.push_back({.slot = slot});
 }

@@ -48,7 +48,7 @@ class StraySlots {
     /// so looks are as far apart, whatever the guest does.
     static constexpr std::chrono::milliseconds patience{200};
 
-    explicit StraySlots(std::vector<sm_slot*> slots);
+    explicit StraySlots(const std::vector<sm_slot*>& slots);
 
     /// Frees what is stray; cheap as long as no slot is busy for long. Call it often.
     Result<std::vector<FreedSlot>> free_strays(const Views& views, Time now);

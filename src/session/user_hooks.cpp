@@ -22,6 +22,7 @@ Result<std::unique_ptr<HookPlanner>>
 make_planner(const KernelInfo& kernel, const PhysicalMemory& memory, HookPolicy policy,
              const std::vector<std::pair<Gva, std::vector<std::byte>>>& hooked) {
     std::vector<CoveredBytes> covered;
+    covered.reserve(hooked.size());
     for (const auto& [at, original] : hooked)
         covered.push_back({at, original});
     auto code = read_kernel_code(kernel, memory, covered);
