@@ -54,7 +54,7 @@ class HostMachine {
     }
     void event(uint64_t tsc) {
         slot_->tsc = tsc;
-        benchmark::DoNotOptimize(handle_event<IntEntry>(*this, *slot_));
+        benchmark::DoNotOptimize(handle_event<IntEntry>(*this, *slot_, tsc, 0));
     }
     sm_ring& ring() { return *ring_; }
     std::span<const std::byte> data() const { return {data_.get(), kRingSize}; }
@@ -64,6 +64,9 @@ class HostMachine {
     bool is_below_limit(uint64_t from_start) const { return from_start < config_.derived.limit; }
     const sm_config& config() const { return config_; }
     const sm_hook* hooks() const { return &hook_; }
+    const sm_hook* hook_at(uint64_t offset) const { return at_offset(hooks(), offset); }
+    uint64_t offset_of(const sm_hook* hook) const { return address(hook) - address(hooks()); }
+    uint32_t tsc_aux() const { return 0; }
     sm_ring& ring_of(const sm_slot&) const { return *ring_; }
     uint8_t* ring_data(sm_ring&) const { return reinterpret_cast<uint8_t*>(data_.get()); }
     uint64_t* counters_of(sm_ring&) const { return counters_.get(); }
@@ -72,6 +75,9 @@ class HostMachine {
     uint64_t cr3() const { return 0; }
     uint64_t gs_base() const { return address(&memory_->current); }
     uint64_t call_host(uint64_t) const { return 1; }
+    uint64_t load_int(Gva at) const {
+        return static_cast<uint64_t>(int64_t{static_cast<int32_t>(load<uint32_t>(at))});
+    }
     template <class T> T load(Gva at) const {
         return *reinterpret_cast<const volatile T*>(raw(at));
     }

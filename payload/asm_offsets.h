@@ -11,9 +11,8 @@
 #define SM_ASM_CONFIG_SLOTS 16 /* struct sm_config: slots, derived.slot_offset_mask */
 #define SM_ASM_CONFIG_SLOT_OFFSET_MASK 320
 #define SM_ASM_SLOT_BUSY 0      /* struct sm_slot: busy */
-#define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp, tsc, aux */
+#define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp, tsc */
 #define SM_ASM_SLOT_TSC 16
-#define SM_ASM_SLOT_AUX 48
 #define SM_ASM_SLOT_NEXT_SAMPLE 52
 #define SM_ASM_SLOT_SAMPLED 56
 #define SM_ASM_SLOT_SAMPLED_TICKS 64
@@ -22,7 +21,7 @@
 #define SM_ASM_HINT_SHIFT 2
 
 #define SM_ASM_SAMPLE_PERIOD 63
-#define SM_ASM_SAMPLE_MAX 0x10000
+#define SM_ASM_SAMPLE_MAX 1000
 
 /* What the gates put on the guest's stack, below the interrupt frame or the address of return. */
 #define SM_ASM_FRAME_RDX 0
@@ -64,7 +63,6 @@ static_assert(SM_SLOT_STRIDE >> SM_ASM_STACK_ALIGN_SHIFT == 1 << SM_ASM_HINT_SHI
 static_assert(offsetof(struct sm_slot, busy) == SM_ASM_SLOT_BUSY);
 static_assert(offsetof(struct sm_slot, guest_rsp) == SM_ASM_SLOT_GUEST_RSP);
 static_assert(offsetof(struct sm_slot, tsc) == SM_ASM_SLOT_TSC);
-static_assert(offsetof(struct sm_slot, aux) == SM_ASM_SLOT_AUX);
 static_assert(offsetof(struct sm_slot, sampled) == SM_ASM_SLOT_SAMPLED);
 static_assert(offsetof(struct sm_slot, sampled_ticks) == SM_ASM_SLOT_SAMPLED_TICKS);
 static_assert(offsetof(struct sm_slot, samples_cut) == SM_ASM_SLOT_SAMPLES_CUT);

@@ -86,19 +86,22 @@
 
 /*
  * A slot of our own, its address in rdx. Which one to try first: the number of the stack's 16 KiB
- * block. Clobbers rax. At the label \collision with rdx as it is and rax = slot 0 if it is taken.
+ * block. At the label \collision with rdx as it is if it is taken.
  */
 .macro claim_slot collision
     mov     edx, esp
     shl     edx, SM_ASM_HINT_SHIFT
     and     edx, [rip + sm_config_page + SM_ASM_CONFIG_SLOT_OFFSET_MASK]
-    lea     rax, [rip + sm_slots]
-    add     rdx, rax
+    add     rdx, [rip + .Lslots]
     lock bts dword ptr [rdx + SM_ASM_SLOT_BUSY], 0
     jc      \collision
 .endm
 
-/* Tells the handler of the event, on the trusted stack. rdx: our slot. rax: what it returned. */
+/*
+ * Tells the handler of the event, on the trusted stack. rdx: our slot. rax: what it returned. Of
+ * its arguments the first is the time and the second the slot; the third is unused, so that the
+ * fourth, TSC_AUX, is where RDTSCP leaves it.
+ */
 .macro record_event handler
     mov     [rdx + SM_ASM_SLOT_GUEST_RSP], rsp
     lea     rsp, [rdx + SM_SLOT_STACK_TOP]
@@ -110,13 +113,12 @@
     push    r8
     push    rdi
     push    rsi
-    mov     rdi, rdx
+    mov     rsi, rdx
     /* Only now the time: whoever has seen this slot idle knows that we come later. */
     rdtscp
     shl     rdx, 32
-    or      rax, rdx
-    mov     [rdi + SM_ASM_SLOT_TSC], rax
-    mov     [rdi + SM_ASM_SLOT_AUX], ecx
+    lea     rdi, [rax + rdx]
+    mov     [rsi + SM_ASM_SLOT_TSC], rdi
     call    \handler
 .endm
 
@@ -179,11 +181,11 @@
 .endm
 
 /*
- * The slot at rdx is taken (rax: slot 0): looks at the next ones, several times round. Goes to
+ * The slot at rdx is taken: looks at the next ones, several times round. Goes to
  * \claimed with the slot in rdx, or on behind this when all were taken all the time.
  */
 .macro look_further claimed
-    sub     edx, eax
+    sub     rdx, [rip + .Lslots]
     shr     edx, SM_SLOT_STRIDE_SHIFT
 .Lnext\@:
     inc     edx
@@ -307,5 +309,11 @@ sm_gate_call:
 
 .globl sm_gate_end
 sm_gate_end:
+
+/* An address in memory, which one instruction adds. */
+.section .data.rel.ro, "aw", @progbits
+.balign 8
+.Lslots:
+    .quad   sm_slots
 
 .section .note.GNU-stack, "", @progbits

@@ -65,6 +65,35 @@ template <class Hw> class DirectMemory {
         const bool ok_;
     };
 
+    /* A place in the block of the stack: named from its start, so that no register has its address.
+     */
+    class StackPlace {
+      public:
+        StackPlace(const Hw& hw, u64 block, u64 at, u32 size)
+            : hw_(hw), block_(block), from_block_(difference(at, block)),
+              ok_(from_block_ <= stack_block_size - size) {}
+        bool ok() const { return ok_; }
+        template <class T> bool load(u64 offset, T* out) const {
+            *out = hw_.template load<T>(Gva{block_ + from_block_ + offset});
+            return true;
+        }
+        template <class T> bool load_int(u64 offset, T* out) const {
+            *out = hw_.load_int(Gva{block_ + from_block_ + offset});
+            return true;
+        }
+
+      private:
+        /* Which the compiler cannot turn back into at. */
+        static u64 difference(u64 at, u64 block) {
+            asm("sub %1, %0" : "+r"(at) : "r"(block) : "cc");
+            return at;
+        }
+
+        const Hw& hw_;
+        const u64 block_, from_block_;
+        const bool ok_;
+    };
+
     DirectMemory(const Hw& hw, Gva stack) : hw_(hw), stack_(stack) {}
 
     Gva stack() const { return stack_; }
@@ -72,8 +101,8 @@ template <class Hw> class DirectMemory {
     Place frame(u32 end) const {
         return {hw_, stack_, is_frame_on_stack(hw_.config(), stack_, end)};
     }
-    Place on_stack(Gva at, u32 size) const {
-        return {hw_, at, is_in_stack_block(stack_, at, size)};
+    StackPlace on_stack(Gva at, u32 size) const {
+        return {hw_, raw(stack_) & ~(stack_block_size - 1), raw(at), size};
     }
 
     /*
@@ -108,6 +137,13 @@ template <class Hw> class AnyMemory {
         bool ok() const { return true; }
         template <class T> bool load(u64 offset, T* out) const {
             return memory_.copy(at_ + offset, out, sizeof(T));
+        }
+        template <class T> bool load_int(u64 offset, T* out) const {
+            s32 value;
+            if (!load(offset, &value))
+                return false;
+            *out = static_cast<u64>(s64{value});
+            return true;
         }
 
       private:

@@ -3,11 +3,11 @@
  * What happens in the shadow view between the two halves of the gate: find the hook, record
  * its event, say where the guest continues.
  *
- * Hw is the machine: config(), hooks(), limit_of(hook), saved_regs(slot), ring_of(slot),
- * ring_data(ring), counters_of(ring), irq_count(aux), from_start(), is_below_limit(), cr3(),
- * gs_base(), load<T>(Gva) (one load, may fault: only for addresses found readable) and
- * call_host(number). The payload has the real one (machine.h), unit tests have one that checks
- * every load.
+ * Hw is the machine: config(), hooks(), hook_at(offset), offset_of(hook), limit_of(hook),
+ * saved_regs(slot), ring_of(slot), ring_data(ring), counters_of(ring), irq_count(aux),
+ * from_start(), is_below_limit(), cr3(), gs_base(), tsc_aux(), load<T>(Gva) and load_int(Gva) (one
+ * load, may fault: only for addresses found readable) and call_host(number). The payload has the
+ * real one (machine.h), unit tests have one that checks every load.
  */
 #ifndef SHADOWMONITOR_PAYLOAD_HANDLER_H
 #define SHADOWMONITOR_PAYLOAD_HANDLER_H
@@ -76,9 +76,9 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
     using Memory = MemoryOf<Hw>;
 
   public:
-    Handler(const Hw& hw, sm_slot& slot, const Entry& entry)
+    Handler(const Hw& hw, sm_slot& slot, const Stamp& stamp, const Entry& entry)
         : hw_(hw), slot_(slot), regs_(hw.saved_regs(slot)), memory_(hw, Gva{slot.guest_rsp}),
-          ring_(hw, slot), stamp_(slot), entry_(entry) {}
+          ring_(hw, slot), stamp_(stamp), entry_(entry) {}
 
     /*
      * next: where an INT continues, or SM_ASM_RESUME_CHAIN; of no meaning for a CALL, which
@@ -99,7 +99,7 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         *hook = found;
         /* The usual hooks by one comparison each, which says that there is nothing else to them. */
         const u32 own = u32{entry_.hook_flag} << 16;
-        u32 kind = kind_of(*found);
+        u32 kind = 0;
         if (Memory::is_complete) {
             if (rip <= SM_HOOK_REMOVED || (found->flags & SM_HOOK_CALL) != entry_.hook_flag)
                 return unknown(rip, 0);
@@ -116,21 +116,25 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         }
         bool done = true; /* of what is of no known type */
         /* The longest and most frequent of them first. */
-        if (kind == (SM_EVENT_SYSCALL_ENTER | own)) {
+        const auto is = [&](u32 type) {
+            return Memory::is_complete ? kind == (type | own) : is_of_kind(*found, type | own);
+        };
+        if (is(SM_EVENT_SYSCALL_ENTER)) {
             done = record_as<sm_event_syscall_enter, SM_EVENT_SYSCALL_ENTER>(*found);
-        } else if (kind == (SM_EVENT_HOOK | own)) {
+        } else if (is(SM_EVENT_HOOK)) {
             done = record_as<sm_event_hook, SM_EVENT_HOOK>(*found);
-        } else if (kind == (SM_EVENT_SYSCALL_EXIT | own)) {
+        } else if (is(SM_EVENT_SYSCALL_EXIT)) {
             done = record_as<sm_event_syscall_exit, SM_EVENT_SYSCALL_EXIT>(*found);
-        } else if (kind == (SM_EVENT_SWITCH | own)) {
+        } else if (is(SM_EVENT_SWITCH)) {
             done = record_as<sm_event_switch, SM_EVENT_SWITCH>(*found);
-        } else if (Memory::is_complete && kind == (SM_EVENT_IRQ_ENTER | own)) {
+        } else if (Memory::is_complete && is(SM_EVENT_IRQ_ENTER)) {
             done = record_as<sm_event_irq_enter, SM_EVENT_IRQ_ENTER>(*found);
-        } else if (Memory::is_complete && kind == (SM_EVENT_IRQ_EXIT | own)) {
+        } else if (Memory::is_complete && is(SM_EVENT_IRQ_EXIT)) {
             done = record_as<sm_event_irq_exit, SM_EVENT_IRQ_EXIT>(*found);
         } else if (!Memory::is_complete) {
             constexpr u32 either = u32{SM_HOOK_CALL | SM_HOOK_LIMITED} << 16;
-            if ((kind & either) != (own | u32{SM_HOOK_LIMITED} << 16) || rip <= SM_HOOK_REMOVED)
+            if ((kind_of(*found) & either) != (own | u32{SM_HOOK_LIMITED} << 16) ||
+                rip <= SM_HOOK_REMOVED)
                 return Outcome::not_enough;
             *next = resume(*found, rflags);
             return Outcome::limited;
@@ -224,18 +228,15 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
             c = 0;
     }
 
-    /* pt_regs is the argument of the entry and exit functions, and on the task's own stack. */
+    /*
+     * pt_regs is the argument of the entry and exit functions, and on the task's own stack. The
+     * kernel takes the number in it as an int, and tells it so in its own trace.
+     */
     auto user_registers() const { return memory_.on_stack(Gva{regs_.rdi}, sizeof(PtRegs)); }
-
-    /* The kernel takes the number as an int, and tells it so in its own trace. */
-    static u64 syscall_number(u64 orig_ax) {
-        return static_cast<u64>(s64{static_cast<s32>(orig_ax)});
-    }
 
     bool fill_body(sm_event_syscall_enter* event) {
         const auto user = user_registers();
-        u64 orig_ax;
-        if (!user.ok() || !user.load(offsetof(PtRegs, orig_ax), &orig_ax) ||
+        if (!user.ok() || !user.load_int(offsetof(PtRegs, orig_ax), &event->b.nr) ||
             !user.load(offsetof(PtRegs, di), &event->b.args[0]) ||
             !user.load(offsetof(PtRegs, si), &event->b.args[1]) ||
             !user.load(offsetof(PtRegs, dx), &event->b.args[2]) ||
@@ -243,17 +244,14 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
             !user.load(offsetof(PtRegs, r8), &event->b.args[4]) ||
             !user.load(offsetof(PtRegs, r9), &event->b.args[5]))
             return false;
-        event->b.nr = syscall_number(orig_ax);
         return true;
     }
 
     bool fill_body(sm_event_syscall_exit* event) {
         const auto user = user_registers();
-        u64 orig_ax;
-        if (!user.ok() || !user.load(offsetof(PtRegs, orig_ax), &orig_ax) ||
+        if (!user.ok() || !user.load_int(offsetof(PtRegs, orig_ax), &event->b.nr) ||
             !user.load(offsetof(PtRegs, ax), &event->b.ret))
             return false;
-        event->b.nr = syscall_number(orig_ax);
         return true;
     }
 
@@ -349,13 +347,14 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
     void mark_compat(const sm_hook& hook, sm_event_syscall_enter* event) {
         event->h.flags |= SM_EVENT_COMPAT;
         const auto user = user_registers();
-        u64 args[6], ax;
+        u64 args[6], nr;
         if ((event->h.flags & SM_EVENT_NO_BODY) || !user.load(offsetof(PtRegs, bx), &args[0]) ||
             !user.load(offsetof(PtRegs, cx), &args[1]) ||
             !user.load(offsetof(PtRegs, dx), &args[2]) ||
             !user.load(offsetof(PtRegs, si), &args[3]) ||
             !user.load(offsetof(PtRegs, di), &args[4]) ||
-            !user.load(offsetof(PtRegs, bp), &args[5]) || !user.load(offsetof(PtRegs, ax), &ax)) {
+            !user.load(offsetof(PtRegs, bp), &args[5]) ||
+            !user.load_int(offsetof(PtRegs, ax), &nr)) {
             event->h.flags |= SM_EVENT_NO_BODY;
             event->b = {};
             return;
@@ -363,7 +362,7 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         for (int i = 0; i < 6; i++)
             event->b.args[i] = static_cast<u32>(args[i]);
         if (hook.flags & SM_HOOK_NR_IN_AX)
-            event->b.nr = syscall_number(ax);
+            event->b.nr = nr;
     }
 
     /* An entry from no hook of ours: told, and left to the guest. */
@@ -399,7 +398,8 @@ template <class Hw>
 SM_COLD u64 handle_any_event(const Hw& hw, sm_slot& slot, const sm_hook* hook,
                              const AnyEntry& entry) {
     u64 next;
-    Handler<Hw, AnyMemory, AnyEntry> handler(hw, slot, entry);
+    slot.aux = hw.tsc_aux();
+    Handler<Hw, AnyMemory, AnyEntry> handler(hw, slot, Stamp(slot.tsc, slot.aux), entry);
     while (handler.run(&next, &hook) == Outcome::limited) {
         /* The first try has not come so far, or the guest has changed its frame meanwhile. */
         if (!admit(hw.limit_of(*hook), slot.tsc)) {
@@ -416,20 +416,22 @@ SM_COLD u64 handle_limited_event(const Hw& hw, sm_slot& slot, const sm_hook& hoo
     static constexpr AnyEntry entry = AnyEntry::of<Entry>();
     if (admit(hw.limit_of(hook), slot.tsc))
         return handle_any_event(hw, slot, &hook, entry);
-    Handler<Hw, DirectMemory, Entry>(hw, slot, Entry()).count(SM_COUNTER_LIMITED, hook.id);
+    Handler<Hw, DirectMemory, Entry>(hw, slot, Stamp(0, 0), Entry())
+        .count(SM_COUNTER_LIMITED, hook.id);
     return next;
 }
 
 /*
- * The slot is the caller's, who has written guest_rsp, tsc and aux; the result is
- * Handler::run()'s next.
+ * The slot is the caller's, who has written guest_rsp and tsc, and has tsc and TSC_AUX in
+ * registers, which is all that most events need; the result is Handler::run()'s next.
  */
-template <class Entry, class Hw> u64 handle_event(const Hw& hw, sm_slot& slot) {
+template <class Entry, class Hw> u64 handle_event(const Hw& hw, sm_slot& slot, u64 tsc, u32 aux) {
     static constexpr AnyEntry entry = AnyEntry::of<Entry>();
     slot.claims++;
     u64 next;
     const sm_hook* hook = nullptr;
-    const Outcome outcome = Handler<Hw, DirectMemory, Entry>(hw, slot, Entry()).run(&next, &hook);
+    const Outcome outcome =
+        Handler<Hw, DirectMemory, Entry>(hw, slot, Stamp(tsc, aux), Entry()).run(&next, &hook);
     if (outcome == Outcome::done) [[likely]]
         return next;
     if (outcome == Outcome::limited)

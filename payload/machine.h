@@ -13,6 +13,7 @@
 extern "C" {
 [[gnu::visibility("hidden")]] extern const sm_config sm_config_page;
 [[gnu::visibility("hidden")]] extern const sm_hook sm_hook_table[];
+[[gnu::visibility("hidden")]] extern const sm_hook* const sm_hook_table_at;
 [[gnu::visibility("hidden")]] extern sm_limit sm_limits[];
 [[gnu::visibility("hidden")]] extern uint64_t sm_irq_counts[];
 }
@@ -23,6 +24,15 @@ class Machine {
   public:
     const sm_config& config() const { return sm_config_page; }
     const sm_hook* hooks() const { return sm_hook_table; }
+    const sm_hook* hook_at(u64 offset) const {
+        asm("add %1, %0" : "+r"(offset) : "m"(sm_hook_table_at) : "cc");
+        return reinterpret_cast<const sm_hook*>(offset);
+    }
+    u64 offset_of(const sm_hook* hook) const {
+        u64 offset = reinterpret_cast<u64>(hook);
+        asm("sub %1, %0" : "+r"(offset) : "m"(sm_hook_table_at) : "cc");
+        return offset;
+    }
     sm_limit& limit_of(const sm_hook& hook) const { return sm_limits[hook.id]; }
 
     const SavedRegs& saved_regs(const sm_slot& slot) const {
@@ -57,6 +67,13 @@ class Machine {
         return value;
     }
 
+    /* The same of an int, as 64 bits. */
+    u64 load_int(Gva at) const {
+        u64 value;
+        asm volatile("movslq %1, %0" : "=r"(value) : "m"(*reinterpret_cast<const s32*>(at)));
+        return value;
+    }
+
     /*
      * at - derived.start, and whether that is below derived.limit: so written that the two stay in
      * memory, where an instruction can name them, and leave the registers to others.
@@ -69,6 +86,12 @@ class Machine {
         bool below;
         asm("cmp %2, %1" : "=@ccb"(below) : "r"(from_start), "m"(config().derived.limit));
         return below;
+    }
+
+    u32 tsc_aux() const {
+        u32 low, high, aux;
+        asm volatile("rdtscp" : "=a"(low), "=d"(high), "=c"(aux));
+        return aux;
     }
 
     u64 cr3() const {

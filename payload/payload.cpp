@@ -15,19 +15,22 @@ extern "C" {
 
 /* Names of symbols.h. */
 [[gnu::used]] extern const u32 sm_payload_abi_version = SM_ABI_VERSION;
+extern const sm_hook* const sm_hook_table_at = sm_hook_table;
 u64 sm_payload_no_slot = 0;
 /* Hits of the interrupt hooks of each CPU. */
 u64 sm_irq_counts[SM_MAX_VCPUS] = {};
 
 /*
- * rdi by the gates; trusted stack, interrupts off, flags clear. Each has a page of its own: what
- * an event runs is in as few pages and lines as can be.
+ * rdi, rsi and rcx by the gates; trusted stack, interrupts off, flags clear. Each has a page of its
+ * own: what an event runs is in as few pages and lines as can be.
  */
-[[gnu::flatten, gnu::section(".text.int")]] u64 sm_payload_event(sm_slot* slot) {
-    return handle_event<IntEntry>(machine, *slot);
+[[gnu::flatten, gnu::section(".text.int")]] u64 sm_payload_event(u64 tsc, sm_slot* slot, u64,
+                                                                 u32 aux) {
+    return handle_event<IntEntry>(machine, *slot, tsc, aux);
 }
 
-[[gnu::flatten, gnu::section(".text.call")]] void sm_payload_call_event(sm_slot* slot) {
-    handle_event<CallEntry>(machine, *slot);
+[[gnu::flatten, gnu::section(".text.call")]] void sm_payload_call_event(u64 tsc, sm_slot* slot, u64,
+                                                                        u32 aux) {
+    handle_event<CallEntry>(machine, *slot, tsc, aux);
 }
 }

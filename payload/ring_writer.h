@@ -15,6 +15,7 @@ namespace shadowmon::payload {
 struct SlotState {
     /* The ring may be filled up to here without wrapping and without asking for tail again. */
     u64 limit;
+    u64 base;                          /* up to there a record lies at this + its position */
     u64 lost_pending;                  /* events lost since the last SM_EVENT_LOST */
     u64 lost_reported[SM_EVENT_TYPES]; /* value of lost[] in the last SM_EVENT_LOST */
 };
@@ -22,18 +23,16 @@ static_assert(sizeof(SlotState) <= sizeof(sm_slot::pad));
 
 inline SlotState& state_of(sm_slot& slot) { return reinterpret_cast<SlotState&>(slot.pad); }
 
-/*
- * What all events of one entry into the gate have in common. Read from the slot where it is
- * needed, rather than kept in registers.
- */
+/* What all events of one entry into the gate have in common. */
 class Stamp {
   public:
-    explicit Stamp(const sm_slot& slot) : slot_(slot) {}
-    u64 tsc() const { return __atomic_load_n(&slot_.tsc, __ATOMIC_RELAXED); }
-    u32 cpu() const { return __atomic_load_n(&slot_.aux, __ATOMIC_RELAXED); }
+    Stamp(u64 tsc, u32 cpu) : tsc_(tsc), cpu_(cpu) {}
+    u64 tsc() const { return tsc_; }
+    u32 cpu() const { return cpu_; }
 
   private:
-    const sm_slot& slot_;
+    const u64 tsc_;
+    const u32 cpu_;
 };
 
 struct EventLost {
@@ -56,7 +55,7 @@ template <class Hw> class RingWriter {
         head_ = ring_.head;
         if (head_ + size > state_.limit) [[unlikely]]
             return nullptr;
-        sm_event_header* event = record_at(head_);
+        auto* event = reinterpret_cast<sm_event_header*>(head_ + state_.base);
         event->type = type;
         event->flags = 0;
         event->size = size;
@@ -120,6 +119,7 @@ template <class Hw> class RingWriter {
         if (state_.lost_pending)
             write_lost(stamp);
         pad_for(size);
+        state_.base = reinterpret_cast<u64>(record_at(ring_.head)) - ring_.head;
         const u64 lap_end = (ring_.head | mask()) + 1;
         state_.limit = tail + ring_size < lap_end ? tail + ring_size : lap_end;
         return true;

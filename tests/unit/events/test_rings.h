@@ -98,13 +98,13 @@ class Trip {
     }
 
     /// Of the record only: what the slot says is for the test to set.
-    void stamp(uint64_t tsc) { stamped_->tsc = tsc; }
+    void stamp(uint64_t tsc) { tsc_ = tsc; }
 
     /// Writes the record, without letting the consumer see it; false if it is lost.
     bool write(sm_event_type type, uint64_t value = 0) {
         type_ = type;
         size_ = static_cast<uint32_t>(record_size(type));
-        sm_event_header* header = writer_.reserve(type, size_, stamp_);
+        sm_event_header* header = writer_.reserve(type, size_, payload::Stamp(tsc_, 0));
         if (!header)
             return false;
         header->task = value;
@@ -112,15 +112,14 @@ class Trip {
         return true;
     }
 
-    void commit() { writer_.commit(type_, size_, stamp_); }
+    void commit() { writer_.commit(type_, size_, payload::Stamp(tsc_, 0)); }
 
     void release() { __atomic_store_n(&slot_.busy, 0u, __ATOMIC_RELEASE); }
 
   private:
     payload::RingWriter<TestRings> writer_;
     sm_slot& slot_;
-    std::shared_ptr<sm_slot> stamped_ = std::make_shared<sm_slot>(); // where stamp_ finds it
-    payload::Stamp stamp_{*stamped_};
+    uint64_t tsc_ = 0;
     sm_event_type type_{};
     uint32_t size_ = 0;
 };

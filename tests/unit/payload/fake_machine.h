@@ -77,6 +77,10 @@ class FakeMachine {
     u64 from_start(u64 at) const { return at - config().derived.start; }
     bool is_below_limit(u64 from_start) const { return from_start < config().derived.limit; }
     const sm_hook* hooks() const { return hooks_.data(); }
+    const sm_hook* hook_at(u64 offset) const { return at_offset(hooks(), offset); }
+    u64 offset_of(const sm_hook* hook) const {
+        return reinterpret_cast<u64>(hook) - reinterpret_cast<u64>(hooks());
+    }
     sm_ring& ring_of(const sm_slot& slot) const { return *rings_[slot.index]; }
     u8* ring_data(sm_ring& ring) const {
         for (size_t i = 0; i < rings_.size(); i++)
@@ -92,6 +96,8 @@ class FakeMachine {
     u64 cr3() const { return cr3_ | 0x3; /* PCID bits and the like */ }
     u64 gs_base() const { return gs_base_; }
     u64 call_host(u64 number) const { return on_call_(number); }
+    u32 tsc_aux() const { return aux_; }
+    u64 load_int(Gva at) const { return static_cast<u64>(s64{static_cast<s32>(load<u32>(at))}); }
     template <class T> T load(Gva at) const {
         loads_++;
         T value{};
@@ -227,6 +233,7 @@ class FakeMachine {
     mutable std::vector<sm_limit> limits_;
     u64 cr3_ = 0;
     u64 gs_base_ = direct_map;
+    u32 aux_ = 0;
     std::function<u64(u64)> on_call_ = [](u64) { return u64{1}; };
     std::function<void(u64)> on_load_;
     mutable u64 loads_ = 0;

@@ -52,8 +52,8 @@ extern const u8 sm_gate_page[], sm_gate_int20[], sm_gate_chain_jump[], sm_gate_c
 ConfigPage sm_config_page;
 alignas(SM_PAGE_SIZE) u8 sm_slots[4 * SM_SLOT_STRIDE];
 u64 sm_payload_no_slot;
-u64 sm_payload_event(sm_slot* slot);
-void sm_payload_call_event(sm_slot* slot);
+u64 sm_payload_event(u64 tsc, sm_slot* slot, u64, u32 aux);
+void sm_payload_call_event(u64 tsc, sm_slot* slot, u64, u32 aux);
 }
 
 namespace {
@@ -76,8 +76,8 @@ sm_slot* seen_slot;
 u64 seen_return;
 Frame seen_frame;
 SavedRegs seen_regs;
-u64 seen_tsc;
-u64 tsc_back; /* how much longer ago the slot is to have been claimed */
+u64 seen_tsc, seen_argument; /* of the slot, and as the handler is told */
+u64 tsc_back;                /* how much longer ago the slot is to have been claimed */
 u64 seen_flags;
 
 void show(View to) {
@@ -230,13 +230,14 @@ class Gate : public testing::Test {
 
 #define SM_NOT_INSTRUMENTED __attribute__((no_sanitize("address", "undefined")))
 
-SM_NOT_INSTRUMENTED static void look_around(sm_slot* slot) {
+SM_NOT_INSTRUMENTED static void look_around(sm_slot* slot, u64 tsc) {
     u64 flags;
     asm volatile("pushfq; pop %0" : "=r"(flags));
     seen_flags = flags;
     events++;
     seen_slot = slot;
     seen_tsc = slot->tsc;
+    seen_argument = tsc;
     slot->tsc -= tsc_back;
     memcpy(&seen_regs, reinterpret_cast<u8*>(slot) + SM_SLOT_STACK_TOP - sizeof(SavedRegs),
            sizeof(seen_regs));
@@ -252,8 +253,8 @@ SM_NOT_INSTRUMENTED static void spoil_registers() {
                  : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11");
 }
 
-SM_NOT_INSTRUMENTED u64 sm_payload_event(sm_slot* slot) {
-    look_around(slot);
+SM_NOT_INSTRUMENTED u64 sm_payload_event(u64 tsc, sm_slot* slot, u64, u32) {
+    look_around(slot, tsc);
     memcpy(&seen_frame, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_FRAME_RIP),
            sizeof(seen_frame));
     const u64 next = next_address;
@@ -261,8 +262,8 @@ SM_NOT_INSTRUMENTED u64 sm_payload_event(sm_slot* slot) {
     return next;
 }
 
-SM_NOT_INSTRUMENTED void sm_payload_call_event(sm_slot* slot) {
-    look_around(slot);
+SM_NOT_INSTRUMENTED void sm_payload_call_event(u64 tsc, sm_slot* slot, u64, u32) {
+    look_around(slot, tsc);
     memcpy(&seen_return, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_CALL_RIP),
            sizeof(seen_return));
     spoil_registers();
@@ -283,6 +284,7 @@ TEST_F(Gate, EverythingComesBack) {
         ASSERT_EQ(gate_enter(&regs, sm_gate_int20), 0);
         EXPECT_EQ(view, main_view);
         EXPECT_EQ(events, 1u);
+        EXPECT_EQ(seen_argument, seen_tsc);
         EXPECT_EQ(vmfuncs, 2u);
         expect_same(regs, before);
         EXPECT_EQ(regs.rsp, pushed.rsp);
@@ -440,6 +442,7 @@ TEST_F(Gate, CallComesBackToItsReturn) {
         ASSERT_EQ(gate_enter(&regs, sm_gate_call), 0);
         EXPECT_EQ(view, main_view);
         EXPECT_EQ(events, 1u);
+        EXPECT_EQ(seen_argument, seen_tsc);
         EXPECT_EQ(vmfuncs, 2u);
         expect_same(regs, before);
         EXPECT_EQ(regs.rsp, reinterpret_cast<u64>(at + 1));

@@ -56,8 +56,8 @@ class HandlerTest : public testing::Test {
     }
     template <class Entry> u64 handle(u32 slot = 0) {
         m.slot(slot).tsc = tsc;
-        m.slot(slot).aux = aux;
-        return handle_event<Entry>(m, m.slot(slot));
+        m.aux_ = aux;
+        return handle_event<Entry>(m, m.slot(slot), tsc, aux);
     }
 
     template <class Event> Event first() {

@@ -92,7 +92,6 @@ TEST_F(IrqHandlerTest, NoPointerOnTheWayIsTrusted) {
 }
 
 TEST_F(IrqHandlerTest, LostOnesAreNumbered) {
-    m.slot().aux = aux;
     for (int i = 0; i < 100; i++) /* more than the ring holds */
         hit(i % 2 ? irq_exit_rip : irq_rip, regs_at, 0, interrupts_off);
     EXPECT_EQ(m.irq_counts_[5], 100u);

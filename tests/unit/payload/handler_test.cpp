@@ -461,17 +461,18 @@ RC_GTEST_PROP(HandlerPaths, AreTheSame, (u64 seed)) {
     const u64 rsi = pointers[random() % 7];
     m.enter(frame_at, rips[random() % 3], random(), rdi, rsi);
     m.slot().tsc = tsc;
-    m.slot().aux = 5;
+    const Stamp stamp(tsc, 5);
     /* Let the fast way have room. */
-    RingWriter<FakeMachine>(m, m.slot()).reserve(SM_EVENT_SWITCH, 120, Stamp(m.slot()));
+    RingWriter<FakeMachine>(m, m.slot()).reserve(SM_EVENT_SWITCH, 120, stamp);
     u64 fast = 0, complete = 0;
     const sm_hook* hook = nullptr;
     const Outcome outcome =
-        Handler<FakeMachine, DirectMemory, IntEntry>(m, m.slot(), IntEntry()).run(&fast, &hook);
+        Handler<FakeMachine, DirectMemory, IntEntry>(m, m.slot(), stamp, IntEntry())
+            .run(&fast, &hook);
     std::vector<u8> record(m.data(), m.data() + m.ring().head);
     m.ring() = {};
     memset(m.data(), 0xee, m.config_.ring_size);
-    RC_ASSERT((Handler<FakeMachine, AnyMemory, IntEntry>(m, m.slot(), IntEntry())
+    RC_ASSERT((Handler<FakeMachine, AnyMemory, IntEntry>(m, m.slot(), stamp, IntEntry())
                    .run(&complete, &hook)) == Outcome::done);
     if (outcome == Outcome::done) {
         RC_ASSERT(fast == complete);

@@ -33,8 +33,7 @@ constexpr u32 size_of(sm_event_type type) {
 
 Stamp stamp_at(FakeMachine& m, u64 tsc) {
     m.slot().tsc = tsc;
-    m.slot().aux = 3;
-    return Stamp(m.slot());
+    return Stamp(tsc, 3);
 }
 
 /* Writes one event; its tsc and, over all its body, its number are told to the consumer. */
