@@ -87,13 +87,17 @@ void CodeMap::sweep(Function& function, std::span<const Gva> thunks, Evidence& e
     for (Gva at = function.start; at < function.end;) {
         auto rest = bytes(at, function.end);
         if (rest[0] == int3) { // Common and quickly known: a third of the text is filled with it.
-            set(starts_, at);
+            auto filled =
+                std::find_if(rest.begin(), rest.end(), [](std::byte b) { return b != int3; }) -
+                rest.begin();
+            auto first = starts_.begin() + static_cast<std::ptrdiff_t>(at - start_);
+            std::fill(first, first + filled, true);
             if (falls_into)
                 unclear(at);
             else if (at == function.start || bytes_[at - start_ - 1] != int3)
                 evidence.int3_runs.push_back(at);
             falls_into = false;
-            at = at + 1;
+            at = at + static_cast<uint64_t>(filled);
             continue;
         }
         auto head = read_head(rest);

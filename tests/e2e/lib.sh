@@ -8,7 +8,7 @@ set -u
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 root=$(readlink -f "$here/../..")
 shadowmon=${SHADOWMON:-$root/build/dev/cli/shadowmon}
-results=${RESULTS:-${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/e2e/$(basename "$0" .sh)}
+results=${RESULTS:-${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/e2e/$(basename "$0" .sh)${GUEST:+.$GUEST}}
 failed=0
 
 not_ok() {
@@ -38,7 +38,7 @@ run_job() {
 	fi
 	# shellcheck disable=SC2086
 	"$root/lab/run" ${LAB_RUN_ARGS:-} --guest "$version" --out "$results" \
-		"$here/$job" "$here/job.sh" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
+		"$here/$job" "$here/job.sh" "$(command -v cmp)" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
 	status=${PIPESTATUS[0]}
 	grep -q '^not ok ' "$results.log" && failed=1
 	if ! grep -q '^end of job' "$results.log"; then
