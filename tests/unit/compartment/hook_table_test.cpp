@@ -27,6 +27,10 @@ struct Reader {
     }
     const sm_config& config() const { return config_; }
     const sm_hook* hooks() const { return entries.data(); }
+    const sm_hook* hook_at(uint64_t offset) const { return payload::at_offset(hooks(), offset); }
+    uint64_t offset_of(const sm_hook* hook) const {
+        return reinterpret_cast<uint64_t>(hook) - reinterpret_cast<uint64_t>(hooks());
+    }
     /// Without the entries that are no hooks, which the handler tells by their type.
     const sm_hook* find(uint64_t rip) const {
         const sm_hook* hook = payload::find_hook(*this, rip);
