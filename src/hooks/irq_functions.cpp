@@ -13,17 +13,17 @@ namespace {
 
 constexpr size_t first_vector = 32; ///< those below are exceptions
 constexpr size_t vector_count = 256;
-constexpr unsigned longest_stub = 48; ///< instructions, jumps included
+constexpr unsigned longest_entry = 48; ///< instructions, jumps included
 constexpr size_t longest_function = 4096;
 constexpr size_t longest_instruction = 15;
 
-/// The function that an entry stub calls, or nothing.
-std::optional<Gva> follow_stub(Gva at, const CodeMap& code, const IrqLandmarks& marks) {
+/// The function that a vector's entry code calls, or nothing.
+std::optional<Gva> follow_entry(Gva at, const CodeMap& code, const IrqLandmarks& marks) {
     auto in_entry_code = [&](Gva gva) { return gva >= marks.entry_start && gva < marks.entry_end; };
-    for (unsigned i = 0; i < longest_stub; i++) {
+    for (unsigned i = 0; i < longest_entry; i++) {
         if (!in_entry_code(at) || !code.contains(at))
             return std::nullopt;
-        // By itself: a map of functions has one start for all stubs of a table.
+        // By itself: a map of functions has one start for all entries of a table.
         size_t size = std::min<uint64_t>(longest_instruction, code.end() - at);
         auto instruction = Instruction::decode(at, code.bytes(at, at + size));
         if (!instruction)
@@ -212,7 +212,7 @@ IrqFunctions find_irq_functions(std::span<const IdtEntry> idt, const CodeMap& co
             continue;
         if (gate.type() != IdtEntry::interrupt_gate_type)
             unwatched(vector, gate.handler(), "its gate is no interrupt gate");
-        else if (auto function = follow_stub(gate.handler(), code, landmarks))
+        else if (auto function = follow_entry(gate.handler(), code, landmarks))
             functions[*function].push_back(static_cast<uint8_t>(vector));
         else
             unwatched(vector, gate.handler(), "the entry code there calls no function");

@@ -49,7 +49,7 @@ struct IrqLandmarks {
 /// Follows the gates of a kernel's IDT, from vector 32 on, through the entry code to the C
 /// functions, and reads those. Neither vectors nor names of handlers are known beforehand:
 ///
-///   gate -> stub -> (jump) -> call of the first function outside the entry code: F
+///   gate -> entry -> (jump) -> call of the first function outside the entry code: F
 ///   F:  call irqentry_enter; ...
 ///       call irq_enter_rcu; ...; call HANDLER; ...; call irq_exit_rcu   once per stack
 ///       ...; jmp irqentry_exit

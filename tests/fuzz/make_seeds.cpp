@@ -224,12 +224,12 @@ void put_branch(std::vector<std::byte>& code, size_t at, uint8_t opcode, size_t 
 /// handler is within its function.
 void save_idt(const std::filesystem::path& folder) {
     constexpr uint8_t call_rel32 = 0xe8, jump_rel32 = 0xe9, interrupt_gate = 0x8e;
-    constexpr size_t stub = 0, other_stub = 32, common = 64, bracketed = 128, inlined = 192,
+    constexpr size_t entry = 0, other_entry = 32, common = 64, bracketed = 128, inlined = 192,
                      enter = 256, exit = 320, enter_rcu = 384, exit_rcu = 448, handler_at = 512;
     std::vector<std::byte> code(576, std::byte{0xcc});
-    put_branch(code, stub, jump_rel32, common);
+    put_branch(code, entry, jump_rel32, common);
     put_branch(code, common, call_rel32, bracketed);
-    put_branch(code, other_stub, call_rel32, inlined);
+    put_branch(code, other_entry, call_rel32, inlined);
     size_t at = bracketed;
     for (size_t to : {enter, enter_rcu, handler_at, exit_rcu}) {
         put_branch(code, at, call_rel32, to);
@@ -241,7 +241,7 @@ void save_idt(const std::filesystem::path& folder) {
     put_branch(code, inlined + 10, jump_rel32, exit);
     IdtInput input{bracketed, enter, exit, enter_rcu, exit_rcu, {}};
     for (unsigned i = 0; i < 3; i++)
-        input.gate[i] = {static_cast<uint16_t>(i < 2 ? stub : other_stub), interrupt_gate, 0};
+        input.gate[i] = {static_cast<uint16_t>(i < 2 ? entry : other_entry), interrupt_gate, 0};
     std::vector<std::byte> bytes(sizeof(input));
     std::memcpy(bytes.data(), &input, sizeof(input));
     bytes.insert(bytes.end(), code.begin(), code.end());

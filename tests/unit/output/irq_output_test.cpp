@@ -19,14 +19,6 @@ Event event_of(Event::Body body) {
     return event;
 }
 
-template <class Output> std::string written(const Event& event) {
-    TestFile file;
-    Output output(Sink(file.fd(), "file"));
-    output.event(event);
-    EXPECT_TRUE(output.flush());
-    return file.read();
-}
-
 TEST(IrqOutput, Json) {
     json enter = json::parse(written<JsonOutput>(event_of(IrqEnter{38, 4, "ser\"ial\x1b"})));
     EXPECT_EQ(enter["kind"], "irq_enter");

@@ -22,14 +22,6 @@ Event retired_event(std::string_view name, std::string_view why) {
     return event;
 }
 
-template <class Output> std::string written(const Event& event) {
-    TestFile file;
-    Output output(Sink(file.fd(), "file"));
-    output.event(event);
-    EXPECT_TRUE(output.flush());
-    return file.read();
-}
-
 TEST(RetiredOutput, Json) {
     json event = json::parse(
         written<JsonOutput>(retired_event("brd:brd_submit_bio", "module b\x1brd was unloaded")));

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <string>
 #include <string_view>
 #include <unistd.h>
@@ -98,5 +99,14 @@ class TestFile {
   private:
     int fd_;
 };
+
+/// What an output makes of one event.
+template <class Output> std::string written(const Event& event) {
+    TestFile file;
+    Output output(Sink(file.fd(), "file"));
+    output.event(event);
+    EXPECT_TRUE(output.flush());
+    return file.read();
+}
 
 } // namespace shadowmon::test

@@ -53,15 +53,15 @@ TEST_F(IrqPlanTest, EveryGateIsWatched) {
     EXPECT_NE(found->notes[0].find("(sysvec_reboot) not watched"), std::string::npos)
         << found->notes[0];
 
-    // By another way than the plan's: the names of the entry stubs, where they have one.
+    // By another way than the plan's: the names of the entry code, where they have one.
     std::set<std::string> expected{"common_interrupt", "spurious_interrupt"};
     std::map<std::string, unsigned> vectors;
     for (unsigned vector = 32; vector < 256; vector++) {
-        auto stub = kernel_->symbols.find_by_address(gate(vector).handler());
-        ASSERT_TRUE(stub);
-        if (stub->name.starts_with("asm_sysvec_") && stub->name != "asm_sysvec_reboot") {
-            expected.insert(std::string(stub->name.substr(4)));
-            vectors[std::string(stub->name.substr(4))] = vector;
+        auto entry = kernel_->symbols.find_by_address(gate(vector).handler());
+        ASSERT_TRUE(entry);
+        if (entry->name.starts_with("asm_sysvec_") && entry->name != "asm_sysvec_reboot") {
+            expected.insert(std::string(entry->name.substr(4)));
+            vectors[std::string(entry->name.substr(4))] = vector;
         }
     }
     EXPECT_GT(expected.size(), 10u);

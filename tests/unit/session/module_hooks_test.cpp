@@ -4,32 +4,23 @@
 #include "src/session/trace_loop.h"
 
 #include "src/guest/modules.h"
-#include "src/output/output.h"
-#include "tests/unit/session/fake_vm.h"
+#include "tests/unit/session/traced_vm.h"
 
 #include <gtest/gtest.h>
-
-#include <fstream>
-#include <sstream>
-#include <sys/eventfd.h>
 
 namespace shadowmon::test {
 namespace {
 
 using std::chrono::milliseconds;
 
-class ModuleHooks : public testing::Test {
+class ModuleHooks : public TracedVm {
   protected:
     void SetUp() override {
-        if (GuestImage::folder().empty())
-            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
-        vm_.emplace(GuestImage::folder(), "idle");
         Options options;
         options.hooks = {"msr:msr_read", "msr:msr_read%return", "vfs_write"};
-        auto session = MonitorSession::arm(
-            vm_->views(), options, [this](const std::string& step) { log_ += step + "\n"; });
-        ASSERT_TRUE(session) << session.error().message();
-        session_ = std::move(*session);
+        arm(options);
+        if (!session_)
+            return;
         const KernelInfo& kernel = session_->kernel();
         auto modules = read_modules(kernel, vm_->memory);
         auto layout = ModuleLayout::of(kernel.btf);
@@ -39,21 +30,7 @@ class ModuleHooks : public testing::Test {
         ASSERT_TRUE(state);
         state_ = state->gpa;
         text_ = text();
-        path_ = testing::TempDir() + "module_hooks_test." + std::to_string(getpid());
-        auto sink = Sink::open(path_);
-        ASSERT_TRUE(sink) << sink.error().message();
-        output_ = make_output(OutputFormat::kJson, std::move(*sink));
-        callbacks_.event = [this](const Event& event) {
-            collector_.event(event);
-            output_->event(event);
-        };
-        callbacks_.batch_end = [this] { return output_->flush(); };
-        callbacks_.notice = [this](const std::string& text) { notices_ += text + "\n"; };
-        loop_.emplace(*session_, callbacks_, pidfd_.get());
-    }
-    void TearDown() override {
-        if (!path_.empty())
-            unlink(path_.c_str());
+        open_output();
     }
 
     std::vector<std::byte> text() {
@@ -94,10 +71,7 @@ class ModuleHooks : public testing::Test {
         return n;
     }
     size_t retired_events() {
-        EXPECT_TRUE(loop_->stop());
-        EXPECT_TRUE(loop_->detach());
-        EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
-        std::ifstream in(path_);
+        std::istringstream in(finish_and_read());
         size_t n = 0;
         for (std::string line; std::getline(in, line);)
             n += line.find("\"kind\":\"hook_retired\",\"hook\":\"msr:msr_read") !=
@@ -106,17 +80,9 @@ class ModuleHooks : public testing::Test {
         return n;
     }
 
-    Callbacks callbacks_;
-    UniqueFd pidfd_{eventfd(0, EFD_CLOEXEC)};
-    std::optional<FakeVm> vm_;
-    std::unique_ptr<MonitorSession> session_;
     GuestModule msr_;
     Gpa state_;
     std::vector<std::byte> text_; ///< with the hooks
-    std::string path_, log_, notices_;
-    std::unique_ptr<Output> output_;
-    SummaryCollector collector_;
-    std::optional<TraceLoop> loop_;
 };
 
 TEST_F(ModuleHooks, AreWrittenOnceTheirEndWillBeSeen) {

@@ -2,57 +2,31 @@
 // A trace from arming to detaching, with records put into the rings as the payload
 // would, and everything that may end it: signals, time, the VM's end, reset, panic, a
 // full disk. SM_GUEST_IMAGE names the guest.
-#include "tests/unit/session/fake_vm.h"
-
-#include "src/output/output.h"
-#include "src/session/trace_loop.h"
+#include "tests/unit/session/traced_vm.h"
 
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <fstream>
-#include <sstream>
-#include <sys/eventfd.h>
 
 namespace shadowmon::test {
 namespace {
 
-class Loop : public testing::Test {
+class Loop : public TracedVm {
   protected:
     void SetUp() override {
-        if (GuestImage::folder().empty())
-            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
-        vm_.emplace(GuestImage::folder(), "idle");
         Options options;
         options.monitors = {true, true};
         options.ring_size = 0x1000;
-        auto session = MonitorSession::arm(vm_->views(), options, [](const std::string&) {});
-        ASSERT_TRUE(session) << session.error().message();
-        session_ = std::move(*session);
+        arm(options);
+        if (!session_)
+            return;
         auto region = session_->views().map_region(vm_->region.pages);
         ASSERT_TRUE(region);
         region_.emplace(std::move(*region));
         ring_ = ring_in(session_->layout(), region_->bytes(), 0);
-        path_ = testing::TempDir() + "trace_loop_test." + std::to_string(getpid());
-        open_output(path_);
-    }
-    void TearDown() override {
-        if (!path_.empty())
-            unlink(path_.c_str());
+        open_output();
     }
 
-    void open_output(const std::string& path) {
-        auto sink = Sink::open(path);
-        ASSERT_TRUE(sink) << sink.error().message();
-        output_ = make_output(OutputFormat::kJson, std::move(*sink));
-        callbacks_.event = [this](const Event& event) {
-            collector_.event(event);
-            output_->event(event);
-        };
-        callbacks_.batch_end = [this] { return output_->flush(); };
-        callbacks_.notice = [this](const std::string& text) { notices_ += text + "\n"; };
-        loop_.emplace(*session_, callbacks_, pidfd_.get());
-    }
     /// Produces one system-call exit; false if there is no room.
     bool produce() {
         sm_event_syscall_exit event{};
@@ -83,35 +57,10 @@ class Loop : public testing::Test {
         ASSERT_EQ(write(stop_.get(), &one, sizeof(one)), 8);
     }
     sm_slot* slot() { return slot_in(session_->layout(), region_->bytes(), 0); }
-    std::string finish_and_read() {
-        EXPECT_TRUE(loop_->stop());
-        EXPECT_TRUE(loop_->detach());
-        EXPECT_TRUE(output_->finish(collector_.summary(session_->merger().lost())));
-        std::ifstream in(path_);
-        std::stringstream text;
-        text << in.rdbuf();
-        return text.str();
-    }
-    static size_t lines(const std::string& text, const char* word) {
-        size_t n = 0;
-        std::istringstream in(text);
-        for (std::string line; std::getline(in, line);)
-            n += line.find(word) != std::string::npos;
-        return n;
-    }
 
-    Callbacks callbacks_;
     UniqueFd stop_{eventfd(0, EFD_CLOEXEC)};
-    UniqueFd pidfd_{eventfd(0, EFD_CLOEXEC)};
-    std::optional<FakeVm> vm_;
-    std::unique_ptr<MonitorSession> session_;
     std::optional<RegionMapping> region_;
     sm_ring* ring_ = nullptr;
-    std::string path_;
-    std::unique_ptr<Output> output_;
-    SummaryCollector collector_;
-    std::optional<TraceLoop> loop_;
-    std::string notices_;
 };
 
 TEST_F(Loop, EndsCleanlyWhenAsked) {
