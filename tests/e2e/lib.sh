@@ -55,11 +55,12 @@ compare_records() {
 	[ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 }
 
-# run_exact GUEST-VERSION [PLACE]: PLACE is for --place.
+# run_exact GUEST-VERSION [PLACE]: PLACE is for --place. Without it, interrupts are compared as well.
 run_exact() {
 	setting place "${2:-auto}"
 	run_job exact.job "$1" "$here/cooperative.sh"
 	compare_records "$1"
+	[ $# -gt 1 ] || python3 -B "$here/compare_irq.py" "$results" "$results/events.json" || failed=1
 }
 
 finish() {
