@@ -34,7 +34,7 @@ void fail_at(const char* file, int line, const char* format, ...) {
     errno = error;
     say(prefix, format, args);
     va_end(args);
-    _exit(kFailed);
+    _exit(status_failed);
 }
 
 void say_on_failure(std::string what) { on_failure = std::move(what); }
@@ -44,7 +44,7 @@ void skip(const char* format, ...) {
     va_start(args, format);
     say("# SKIP ", format, args);
     va_end(args);
-    _exit(kSkipped);
+    _exit(status_skipped);
 }
 
 void note(const char* format, ...) {

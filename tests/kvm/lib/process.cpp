@@ -17,8 +17,8 @@ extern char** environ;
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr int kChannelFd = 100;
-constexpr char kRoleOption[] = "--role";
+constexpr int channel_fd = 100;
+constexpr char role_option[] = "--role";
 } // namespace
 
 void Channel::send(const Message& message) const {
@@ -49,7 +49,7 @@ Child::Child(std::string_view role, std::vector<uint64_t> args) {
     channel_ = Channel(Fd(ends[0]));
     Fd theirs(ends[1]);
 
-    std::vector<std::string> words{"test", kRoleOption, std::string(role)};
+    std::vector<std::string> words{"test", role_option, std::string(role)};
     for (uint64_t arg : args)
         words.push_back(std::to_string(arg));
     std::vector<char*> argv;
@@ -59,7 +59,7 @@ Child::Child(std::string_view role, std::vector<uint64_t> args) {
 
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, theirs.get(), kChannelFd);
+    posix_spawn_file_actions_adddup2(&actions, theirs.get(), channel_fd);
     int error = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     if (error)
@@ -104,10 +104,10 @@ Role::Role(const char* name, Function function) : name_(name), function_(functio
 }
 
 bool Role::run_from(int argc, char** argv) {
-    if (argc < 3 || strcmp(argv[1], kRoleOption))
+    if (argc < 3 || strcmp(argv[1], role_option))
         return false;
-    SM_CHECK_SYS(fcntl(kChannelFd, F_SETFD, FD_CLOEXEC));
-    Channel channel{Fd(kChannelFd)};
+    SM_CHECK_SYS(fcntl(channel_fd, F_SETFD, FD_CLOEXEC));
+    Channel channel{Fd(channel_fd)};
     std::vector<uint64_t> args;
     for (int i = 3; i < argc; i++)
         args.push_back(strtoull(argv[i], nullptr, 10));
