@@ -41,7 +41,7 @@ class HostMachine {
         memory_->current = address(memory_->task);
         put(memory_->task + 0x9b0, address(memory_->task));
         put(memory_->task + 0xb78, address(memory_->cred));
-        uint64_t* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
+        auto* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
         frame[SM_ASM_FRAME_RIP / 8] = event_rip;
         slot_->guest_rsp = address(frame);
         sm_derive(&config_);
@@ -113,7 +113,7 @@ void write_event(benchmark::State& state) {
     const auto type = static_cast<uint16_t>(state.range(0));
     machine.set_hook(type);
     uint64_t tsc = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         machine.event(++tsc);
         machine.ring().tail = machine.ring().head;
     }
@@ -133,7 +133,7 @@ void read_ring(benchmark::State& state) {
     if (!reader)
         return state.SkipWithError("no reader");
     uint64_t tsc = 0, records = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         state.PauseTiming();
         for (int i = 0; i < 5000; i++)
             machine.event(++tsc);

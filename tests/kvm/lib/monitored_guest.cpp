@@ -71,7 +71,7 @@ std::string payload_symbol(uint64_t rip) {
 }
 } // namespace
 
-MonitoredGuest::MonitoredGuest(GuestText text, std::vector<HookSite> sites, Options options)
+MonitoredGuest::MonitoredGuest(GuestText text, const std::vector<HookSite>& sites, Options options)
     : text_(text), vm_(options.vm), payload_(must(PayloadImage::parse(embedded_payload()))),
       layout_(make_layout(payload_, options)) {
     for (const HookSite& site : sites) {

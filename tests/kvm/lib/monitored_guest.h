@@ -44,7 +44,7 @@ class MonitoredGuest {
         uint32_t slots = 2;
         uint32_t ring_size = 1 << 16;
     };
-    MonitoredGuest(GuestText text, std::vector<HookSite> sites, Options options);
+    MonitoredGuest(GuestText text, const std::vector<HookSite>& sites, Options options);
 
     void attach();
     void detach() { views_.close(); }

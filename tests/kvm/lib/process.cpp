@@ -11,6 +11,7 @@
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <utility>
 
 extern char** environ;
 
@@ -43,7 +44,7 @@ Message Channel::receive(uint64_t what) const {
     return message;
 }
 
-Child::Child(std::string_view role, std::vector<uint64_t> args) {
+Child::Child(std::string_view role, const std::vector<uint64_t>& args) {
     int ends[2];
     SM_CHECK_SYS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
     channel_ = Channel(Fd(ends[0]));
@@ -53,6 +54,7 @@ Child::Child(std::string_view role, std::vector<uint64_t> args) {
     for (uint64_t arg : args)
         words.push_back(std::to_string(arg));
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (auto& word : words)
         argv.push_back(word.data());
     argv.push_back(nullptr);
@@ -97,21 +99,23 @@ void Child::reap_killed() {
         SM_FAIL("the role process ended with status 0x%x, it should have been killed", status);
 }
 
-Role* Role::first_ = nullptr;
-
-Role::Role(const char* name, Function function) : name_(name), function_(function), next_(first_) {
-    first_ = this;
+Role*& Role::first() {
+    static Role* role = nullptr;
+    return role;
 }
 
+Role::Role(const char* name, Function function)
+    : name_(name), function_(function), next_(std::exchange(first(), this)) {}
+
 bool Role::run_from(int argc, char** argv) {
-    if (argc < 3 || strcmp(argv[1], role_option))
+    if (argc < 3 || strcmp(argv[1], role_option) != 0)
         return false;
     SM_CHECK_SYS(fcntl(channel_fd, F_SETFD, FD_CLOEXEC));
     Channel channel{Fd(channel_fd)};
     std::vector<uint64_t> args;
     for (int i = 3; i < argc; i++)
         args.push_back(strtoull(argv[i], nullptr, 10));
-    for (Role* role = first_; role; role = role->next_) {
+    for (Role* role = first(); role; role = role->next_) {
         if (!strcmp(role->name_, argv[2])) {
             role->function_(channel, args);
             return true;
