@@ -2,8 +2,9 @@
 /// Proves that the address range which a guest offers by hypercall is kept for its VM, with views
 /// or without, and is given to the owner of the views as the guest said it; that ring 3 and 32-bit
 /// code are refused, and every argument that cannot be; that an offer stays as it is while the
-/// vCPUs are armed and ends with WITHDRAW or a reset of the boot vCPU; that two vCPUs which offer
-/// at once never make one offer of two; and that nothing of all this is logged.
+/// vCPUs are armed and ends with WITHDRAW or a reset of the boot vCPU, by the VMM or by INIT; that
+/// two vCPUs which offer at once never make one offer of two; and that nothing of all this is
+/// logged.
 #include "abi/guest_offer.h"
 #include "tests/kvm/lib/test.h"
 
@@ -126,6 +127,40 @@ void reset(Vcpu& vcpu) {
     vcpu.set_start_state();
 }
 
+/// By INIT the guest's own code resets a vCPU: any other is a CPU that goes and comes, the boot
+/// vCPU takes with it whoever made the offer.
+void check_init(bool armed) {
+    constexpr uint64_t init = 0x4500;
+    Vm vm({.vcpus = 2, .irqchip = true});
+    Vcpu &boot = vm.vcpu(0), &other = vm.vcpu(1);
+    for (Vcpu* vcpu : {&boot, &other})
+        vcpu->call(guest_function(guest_x2apic_on)).must_return();
+    Views views = Views::attach(vm.fd());
+    Compartment compartment(views);
+    SM_CHECK_EQ(offer(boot), 0, "an offer is taken");
+    if (armed)
+        compartment.enable();
+
+    other.start(guest_function(guest_halt));
+    boot.call(guest_function(guest_send_ipi), uint64_t{1} << 32 | init).must_return();
+    wait_until("the other vCPU has taken the INIT",
+               [&] { return !(views.vcpu(1).cr0 & 0x80000000); });
+    must_be(views.offer(), range_gva, range_size, entry_gpa);
+    other.stop();
+    SM_CHECK(other.wait().end == Outcome::End::stopped);
+    other.set_start_state();
+
+    alignas(page_size) static uint8_t rom[page_size];
+    constexpr uint64_t entry_offset = 0xff0;
+    rom[entry_offset] = 0xe6; // out %al, $port
+    rom[entry_offset + 1] = TG_DONE_PORT;
+    SM_CHECK_EQ(vm.set_slot(ram_slot + 1, Gpa{0xfffff000}, rom, page_size), 0, "a ROM");
+    boot.start(guest_function(guest_halt));
+    other.call(guest_function(guest_send_ipi), init).must_return();
+    SM_CHECK_EQ(boot.wait().end, Outcome::End::returned, "the boot vCPU starts anew");
+    must_be_none(views);
+}
+
 /// An offer whose three values belong together.
 void check_race(const Views& views, Vm& vm) {
     constexpr uint64_t step_size = 0x10000;
@@ -216,6 +251,8 @@ void test_main() {
     reset(vcpu);
     must_be_none(views);
     SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
+    check_init(false);
+    check_init(true);
     must_be_silent(log.get());
 }
 
