@@ -132,15 +132,14 @@ void test_ram() {
 }
 
 /// The gate is the first of the pages that the guest can reach.
-void place_many(Vm& vm, const Views& views, Mapping& map) {
+void place_many(Vm& vm, const Views& views, Mapping& map, uint32_t pages) {
     const Gpa gpa = Compartment::default_gpa();
-    const Gpa gate = gpa + uint64_t{many_pages - mapped_pages} * page_size;
-    SM_CHECK_EQ(views.set_region(gpa, many_pages), 0, "SET_REGION works");
-    map = views.map_region(many_pages);
-    memcpy(map.bytes() + (many_pages - mapped_pages) * page_size, region_text_begin,
+    const Gpa gate = gpa + uint64_t{pages - mapped_pages} * page_size;
+    SM_CHECK_EQ(views.set_region(gpa, pages), 0, "SET_REGION works");
+    map = views.map_region(pages);
+    memcpy(map.bytes() + (pages - mapped_pages) * page_size, region_text_begin,
            static_cast<size_t>(region_text_end - region_text_begin));
-    SM_CHECK_EQ(views.protect(gpa, many_pages, KVM_VIEWS_SHADOW, allow_r | allow_w), 0,
-                "PROTECT works");
+    SM_CHECK_EQ(views.protect(gpa, pages, KVM_VIEWS_SHADOW, allow_r | allow_w), 0, "PROTECT works");
     SM_CHECK_EQ(views.protect(gate, 1, KVM_VIEWS_MAIN, allow_x), 0, "PROTECT works");
     SM_CHECK_EQ(views.protect(gate, 1, KVM_VIEWS_SHADOW, allow_r | allow_x), 0, "PROTECT works");
     vm.map_region_in_guest(gate, mapped_pages);
@@ -157,7 +156,7 @@ void test_many_pages() {
     Vm vm;
     Views views = Views::attach(vm.fd());
     Mapping map;
-    place_many(vm, views, map);
+    place_many(vm, views, map, many_pages);
     uint64_t first = ticks_of(vm.vcpu(0));
     uint64_t later = ticks_of(vm.vcpu(0));
     note("%u pages: the first entry takes %llu TSC ticks, %llu per page; the second %llu",
@@ -179,7 +178,8 @@ void test_end_meanwhile() {
     for (unsigned round = 0; round < 20; round++) {
         Views views = Views::attach(vm.fd());
         Mapping map;
-        place_many(vm, views, map);
+        // Enough for the vCPUs to be on their way for a while.
+        place_many(vm, views, map, 2 * mapped_pages);
         for (unsigned i = 0; i < 2; i++)
             vm.vcpu(i).start(guest_function(guest_return_value));
         if (round % 2)

@@ -2,6 +2,7 @@
 #include "tests/kvm/lib/check.h"
 
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <unistd.h>
@@ -11,6 +12,12 @@ namespace shadowmon::kvmtest {
 
 namespace {
 std::string on_failure;
+const auto start_time = std::chrono::steady_clock::now();
+
+double seconds() {
+    const std::chrono::duration<double> since = std::chrono::steady_clock::now() - start_time;
+    return since.count();
+}
 
 void say(const char* prefix, const char* format, va_list args) {
     char text[1024];
@@ -50,7 +57,9 @@ void skip(const char* format, ...) {
 void note(const char* format, ...) {
     va_list args;
     va_start(args, format);
-    say("# ", format, args);
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "# %6.2f s: ", seconds());
+    say(prefix, format, args);
     va_end(args);
 }
 

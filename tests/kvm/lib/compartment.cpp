@@ -5,7 +5,7 @@
 
 #include <cstring>
 #include <ctime>
-#include <sched.h>
+#include <unistd.h>
 
 namespace shadowmon::kvmtest {
 
@@ -65,7 +65,8 @@ uint64_t monotonic_ms() {
 void wait_step(const char* what, uint64_t start, uint64_t limit) {
     if (monotonic_ms() - start > limit)
         SM_FAIL("waited in vain until %s", what);
-    sched_yield();
+    // Asleep between two looks: what is waited for is done by others, who need the CPUs.
+    usleep(100);
 }
 
 } // namespace shadowmon::kvmtest

@@ -38,9 +38,9 @@ void Alarm::set(long ns) {
     SM_CHECK_SYS(timer_settime(timer_, 0, &when, nullptr));
 }
 
-Scene::Scene(unsigned vcpus, uint32_t slots)
+Scene::Scene(unsigned vcpus, uint32_t slots, uint32_t ring_size)
     : guest({hooked_text_begin, hooked_text_end}, {all_ways[0].site, all_ways[1].site, loop_hook},
-            {.vm = {.vcpus = vcpus, .irqchip = true}, .slots = slots, .ring_size = 1 << 20}) {
+            {.vm = {.vcpus = vcpus, .irqchip = true}, .slots = slots, .ring_size = ring_size}) {
     vcpu().call(guest_function(guest_x2apic_on)).must_return();
     vcpu().set_msr(msr_lvt_timer, timer_vector | deadline_mode);
     guest.vm().set_gate(debug_vector, guest.function(hooked_debug_entry));

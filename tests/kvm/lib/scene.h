@@ -95,7 +95,10 @@ class Scene {
     /// Takes the records of a passage that does not count: in which no exit came where it should.
     std::function<void()> forget_records = [this] { guest.take_records(); };
 
-    explicit Scene(unsigned vcpus = 1, uint32_t slots = 2);
+    /// All pages of the rings are mapped anew whenever the views are: where that happens at each
+    /// place, small ones save most of the time.
+    static constexpr uint32_t large_ring = 1 << 20, small_ring = 1 << 16;
+    explicit Scene(unsigned vcpus = 1, uint32_t slots = 2, uint32_t ring_size = large_ring);
 
     Vcpu& vcpu() { return guest.vm().vcpu(0); }
     volatile GuestContext& context() { return guest.vm().context(0); }
