@@ -22,13 +22,13 @@ namespace shadowmon::kvmtest {
 
 namespace {
 
-constexpr unsigned kBatch = 50; // Short, so that most batches meet no interrupt of the host.
-constexpr unsigned kBatches = 60;
+constexpr unsigned batch_size = 50; // Short, so that most batches meet no interrupt of the host.
+constexpr unsigned batch_count = 60;
 
-constexpr uint64_t kResults = MonitoredGuest::kFree;
-constexpr uint64_t kTask = MonitoredGuest::kTask;
-constexpr uint64_t kNextTask = MonitoredGuest::kNextTask;
-constexpr uint64_t kRegs = MonitoredGuest::regs_at(0);
+constexpr uint64_t results_gpa = MonitoredGuest::free_gpa;
+constexpr uint64_t task_gpa = MonitoredGuest::task_gpa;
+constexpr uint64_t next_task_gpa = MonitoredGuest::next_task_gpa;
+constexpr uint64_t regs_gpa = MonitoredGuest::regs_at(0);
 
 struct Cost {
     uint64_t least, median;
@@ -36,8 +36,8 @@ struct Cost {
     double shadow = 0; // between claim and release of the slot: mean of the payload's samples
 };
 
-constexpr HookSite kByInt = {7, bench_site, bench_site_end, false};
-constexpr HookSite kByCall = {8, bench_call_site, bench_call_site_end, true};
+constexpr HookSite by_int_site = {7, bench_site, bench_site_end, false};
+constexpr HookSite by_call_site = {8, bench_call_site, bench_call_site_end, true};
 
 /// The guest, the compartment in it, and its rings, which are read as the events come.
 class Bench {
@@ -60,18 +60,18 @@ class Bench {
     void check(const Record& record, uint32_t id, uint16_t type);
     double mean_sample();
 
-    MonitoredGuest guest_{{bench_text_begin, bench_text_end}, {kByInt, kByCall}, {}};
+    MonitoredGuest guest_{{bench_text_begin, bench_text_end}, {by_int_site, by_call_site}, {}};
 };
 
 template <typename AfterBatch>
 Cost Bench::measure(const uint8_t* function, uint64_t arg1, uint64_t arg2, AfterBatch after) {
     std::vector<uint64_t> all;
     uint64_t fewest_exits = ~0ull;
-    for (unsigned batch = 0; batch <= kBatches; batch++) {
+    for (unsigned batch = 0; batch <= batch_count; batch++) {
         uint64_t before = guest_.views().vcpu(0).exits;
         guest_.vm()
             .vcpu(0)
-            .call(guest_.function(function), arg1, arg2, Gpa{kResults}, kBatch)
+            .call(guest_.function(function), arg1, arg2, Gpa{results_gpa}, batch_size)
             .must_return();
         uint64_t exits =
             guest_.views().vcpu(0).exits - before - 1; // less the one that ends the call
@@ -79,11 +79,11 @@ Cost Bench::measure(const uint8_t* function, uint64_t arg1, uint64_t arg2, After
         if (batch == 0)
             continue; // It maps what the others need.
         fewest_exits = std::min(fewest_exits, exits);
-        const auto* results = &guest_.vm().at<uint64_t>(kResults);
-        all.insert(all.end(), results, results + kBatch);
+        const auto* results = &guest_.vm().at<uint64_t>(results_gpa);
+        all.insert(all.end(), results, results + batch_size);
     }
     std::sort(all.begin(), all.end());
-    return {all.front(), all[all.size() / 2], static_cast<double>(fewest_exits) / kBatch};
+    return {all.front(), all[all.size() / 2], static_cast<double>(fewest_exits) / batch_size};
 }
 
 void Bench::check(const Record& record, uint32_t id, uint16_t type) {
@@ -91,7 +91,7 @@ void Bench::check(const Record& record, uint32_t id, uint16_t type) {
     SM_CHECK_EQ(h.type, type, "the event is of its hook's type");
     SM_CHECK_EQ(h.flags, 0, "task and body could be read");
     SM_CHECK_EQ(h.hook, id, "the event names its hook");
-    SM_CHECK_EQ(h.task, kTask, "the event names the task");
+    SM_CHECK_EQ(h.task, task_gpa, "the event names the task");
     SM_CHECK_EQ(h.pid, 100, "pid");
     SM_CHECK_EQ(h.tid, 101, "tid");
     SM_CHECK_EQ(h.ppid, 1, "ppid");
@@ -106,11 +106,11 @@ void Bench::check(const Record& record, uint32_t id, uint16_t type) {
         SM_CHECK_EQ(record.syscall_exit.nr, 1015, "number");
         SM_CHECK_EQ(record.syscall_exit.ret, 1010, "return value");
     } else if (type == SM_EVENT_HOOK) {
-        SM_CHECK_EQ(record.hook.args[0], kRegs, "first argument");
-        SM_CHECK_EQ(record.hook.args[1], kNextTask, "second argument");
+        SM_CHECK_EQ(record.hook.args[0], regs_gpa, "first argument");
+        SM_CHECK_EQ(record.hook.args[1], next_task_gpa, "second argument");
         SM_CHECK_EQ(record.hook.ax, 0, "ax");
     } else {
-        SM_CHECK_EQ(record.context_switch.next_task, kNextTask, "next task");
+        SM_CHECK_EQ(record.context_switch.next_task, next_task_gpa, "next task");
         SM_CHECK_EQ(record.context_switch.next_pid, 200, "next pid");
         SM_CHECK_EQ(record.context_switch.prev_state, 1, "state");
         SM_CHECK(memcmp(record.context_switch.next_comm, "next", 5) == 0);
@@ -129,7 +129,7 @@ Cost Bench::measure_event(const HookSite& site, const uint8_t* function, uint16_
             tsc = record.header.tsc;
             recorded++;
         }
-        SM_CHECK_EQ(recorded, ++batches * kBatch, "every pass made one event");
+        SM_CHECK_EQ(recorded, ++batches * batch_size, "every pass made one event");
     });
     cost.shadow = mean_sample();
     return cost;
@@ -171,16 +171,16 @@ void test_main() {
         uint64_t arg1, arg2;
         Cost by_int{}, by_call{};
     } events[] = {
-        {"function hook", SM_EVENT_HOOK, kRegs, kNextTask},
-        {"system call, entry", SM_EVENT_SYSCALL_ENTER, kRegs, 0},
-        {"system call, exit", SM_EVENT_SYSCALL_EXIT, kRegs, 0},
-        {"process switch", SM_EVENT_SWITCH, kTask, kNextTask},
+        {"function hook", SM_EVENT_HOOK, regs_gpa, next_task_gpa},
+        {"system call, entry", SM_EVENT_SYSCALL_ENTER, regs_gpa, 0},
+        {"system call, exit", SM_EVENT_SYSCALL_EXIT, regs_gpa, 0},
+        {"process switch", SM_EVENT_SWITCH, task_gpa, next_task_gpa},
     };
     for (Event& event : events) {
         event.by_int =
-            bench.measure_event(kByInt, bench_hooked, event.type, event.arg1, event.arg2);
+            bench.measure_event(by_int_site, bench_hooked, event.type, event.arg1, event.arg2);
         event.by_call =
-            bench.measure_event(kByCall, bench_called, event.type, event.arg1, event.arg2);
+            bench.measure_event(by_call_site, bench_called, event.type, event.arg1, event.arg2);
     }
     const Cost kernel_exit = bench.measure(bench_kernel_exit);
     const Cost user_exit = bench.measure(bench_user_exit);

@@ -15,9 +15,9 @@ namespace {
 
 using namespace shadowmon::payload;
 
-constexpr uint32_t kRingSize = 1 << 20;
-constexpr uint64_t kRip = 0x1000;
-constexpr uint32_t kCapacity = 2;
+constexpr uint32_t ring_size = 1 << 20;
+constexpr uint64_t event_rip = 0x1000;
+constexpr uint32_t body_capacity = 2;
 
 /// A guest whose memory is this process's. One window covers it, as the direct map does.
 class HostMachine {
@@ -25,8 +25,8 @@ class HostMachine {
     HostMachine() {
         memory_ = std::make_unique<Memory>();
         config_.slots = 1;
-        config_.ring_size = kRingSize;
-        config_.hook_capacity = kCapacity;
+        config_.ring_size = ring_size;
+        config_.hook_capacity = body_capacity;
         config_.task_size = 0x1000;
         config_.nr_windows = 1;
         config_.windows[0] = {address(memory_.get()), sizeof(Memory)};
@@ -41,14 +41,14 @@ class HostMachine {
         memory_->current = address(memory_->task);
         put(memory_->task + 0x9b0, address(memory_->task));
         put(memory_->task + 0xb78, address(memory_->cred));
-        uint64_t* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
-        frame[SM_ASM_FRAME_RIP / 8] = kRip;
+        auto* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
+        frame[SM_ASM_FRAME_RIP / 8] = event_rip;
         slot_->guest_rsp = address(frame);
         sm_derive(&config_);
     }
 
     void set_hook(uint16_t type) {
-        hook_ = {kRip, 1, type, 0, 0x1001, 0x1002};
+        hook_ = {event_rip, 1, type, 0, 0x1001, 0x1002};
         regs_.rsi = address(memory_->task);
         regs_.rdi = type == SM_EVENT_SWITCH ? regs_.rsi : address(memory_->stack + 0x3f00);
     }
@@ -57,7 +57,7 @@ class HostMachine {
         benchmark::DoNotOptimize(handle_event<IntEntry>(*this, *slot_, tsc, 0));
     }
     sm_ring& ring() { return *ring_; }
-    std::span<const std::byte> data() const { return {data_.get(), kRingSize}; }
+    std::span<const std::byte> data() const { return {data_.get(), ring_size}; }
 
     const SavedRegs& saved_regs(const sm_slot&) const { return regs_; }
     uint64_t from_start(uint64_t at) const { return at - config_.derived.start; }
@@ -99,10 +99,11 @@ class HostMachine {
     SavedRegs regs_{};
     std::unique_ptr<sm_slot> slot_ = std::make_unique<sm_slot>();
     std::unique_ptr<sm_ring> ring_ = std::make_unique<sm_ring>();
-    std::unique_ptr<uint64_t[]> counters_ = std::make_unique<uint64_t[]>(SM_COUNTERS * kCapacity);
+    std::unique_ptr<uint64_t[]> counters_ =
+        std::make_unique<uint64_t[]>(SM_COUNTERS * body_capacity);
     std::unique_ptr<uint64_t> irq_count_ = std::make_unique<uint64_t>();
     std::unique_ptr<sm_limit> limit_ = std::make_unique<sm_limit>();
-    std::unique_ptr<std::byte[]> data_ = std::make_unique<std::byte[]>(kRingSize);
+    std::unique_ptr<std::byte[]> data_ = std::make_unique<std::byte[]>(ring_size);
 };
 
 /// One event from lookup to commit, on the fast path, into a ring that is never full. Does not
@@ -112,7 +113,7 @@ void write_event(benchmark::State& state) {
     const auto type = static_cast<uint16_t>(state.range(0));
     machine.set_hook(type);
     uint64_t tsc = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         machine.event(++tsc);
         machine.ring().tail = machine.ring().head;
     }
@@ -132,7 +133,7 @@ void read_ring(benchmark::State& state) {
     if (!reader)
         return state.SkipWithError("no reader");
     uint64_t tsc = 0, records = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         state.PauseTiming();
         for (int i = 0; i < 5000; i++)
             machine.event(++tsc);

@@ -12,14 +12,14 @@ namespace shadowmon::kvmtest {
 
 namespace {
 
-constexpr unsigned kBatches = 40;
-constexpr unsigned kVcpus = 2;
-constexpr Gpa kControl{TG_DATA_GPA};
-constexpr Gpa kText{TG_DATA_GPA + 0x100000};
+constexpr unsigned batch_count = 40;
+constexpr unsigned vcpu_count = 2;
+constexpr Gpa control_gpa{TG_DATA_GPA};
+constexpr Gpa text_gpa{TG_DATA_GPA + 0x100000};
 // As hooks lie in a kernel: a few in each page.
-constexpr uint64_t kDistance = 0x200;
-constexpr uint8_t kOld[] = {0x90, 0x90};
-constexpr uint8_t kInt20[] = {0xcd, 0x14};
+constexpr uint64_t site_distance = 0x200;
+constexpr uint8_t old_bytes[] = {0x90, 0x90};
+constexpr uint8_t int20_bytes[] = {0xcd, 0x14};
 
 struct Pause {
     std::vector<uint64_t> ticks;
@@ -30,28 +30,29 @@ class Bench {
   public:
     Bench() {
         compartment_.enable();
-        memset(vm_.ram(kText, 256 * kDistance), kOld[0], 256 * kDistance);
+        memset(vm_.ram(text_gpa, 256 * site_distance), old_bytes[0], 256 * site_distance);
     }
 
     void run(unsigned vcpus) {
         for (unsigned i = 0; i < vcpus; i++) {
-            auto& control = vm_.at<LoopControl>(kControl + i * kPageSize);
+            auto& control = vm_.at<LoopControl>(control_gpa + i * page_size);
             control = {};
-            vm_.vcpu(i).start(guest_function(guest_count_loop), kControl + i * kPageSize);
+            vm_.vcpu(i).start(guest_function(guest_count_loop), control_gpa + i * page_size);
         }
         for (unsigned i = 0; i < vcpus; i++)
             wait_for_progress(i);
         for (unsigned hooks : {1u, 16u, 256u})
             print(hooks, vcpus, measure(hooks, vcpus));
         for (unsigned i = 0; i < vcpus; i++) {
-            const_cast<volatile uint64_t&>(vm_.at<LoopControl>(kControl + i * kPageSize).stop) = 1;
+            const_cast<volatile uint64_t&>(vm_.at<LoopControl>(control_gpa + i * page_size).stop) =
+                1;
             vm_.vcpu(i).wait().must_return();
         }
     }
 
   private:
     void wait_for_progress(unsigned vcpu) {
-        volatile uint64_t& count = vm_.at<LoopControl>(kControl + vcpu * kPageSize).count;
+        volatile uint64_t& count = vm_.at<LoopControl>(control_gpa + vcpu * page_size).count;
         uint64_t before = count;
         wait_until("the vCPU runs", [&] { return count > before; });
     }
@@ -60,12 +61,12 @@ class Bench {
         Pause pause;
         std::vector<kvm_views_patch> set, revert;
         for (unsigned i = 0; i < hooks; i++) {
-            Gpa gpa = kText + i * kDistance;
-            set.push_back(
-                make_patch(gpa, kOld, kInt20, KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE));
-            revert.push_back(make_patch(gpa, kInt20, kOld, KVM_VIEWS_PATCH_REVERT));
+            Gpa gpa = text_gpa + i * site_distance;
+            set.push_back(make_patch(gpa, old_bytes, int20_bytes,
+                                     KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_HIDE));
+            revert.push_back(make_patch(gpa, int20_bytes, old_bytes, KVM_VIEWS_PATCH_REVERT));
         }
-        for (unsigned batch = 0; batch < kBatches; batch++) {
+        for (unsigned batch = 0; batch < batch_count; batch++) {
             for (unsigned i = 0; i < vcpus; i++)
                 wait_for_progress(i);
             uint64_t before = views_.stats().exits, ticks = 0;
@@ -89,7 +90,7 @@ class Bench {
                static_cast<double>(pause.fewest_exits));
     }
 
-    Vm vm_{{.vcpus = kVcpus}};
+    Vm vm_{{.vcpus = vcpu_count}};
     Views views_ = Views::attach(vm_.fd());
     Compartment compartment_{views_};
 };

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""clang-tidy over what the dev preset compiles of src/, cli/, include/, examples/ and payload/.
+"""clang-tidy over what the dev preset compiles of the folders below.
 
     lab/tidy.py [FILE...]      after lab/build.sh dev
 
@@ -24,7 +24,7 @@ CLEAN = (
     pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     / "shadowmonitor/tidy"
 )
-FOLDERS = ("src", "cli", "include", "examples", "payload")
+FOLDERS = ("src", "cli", "include", "examples", "payload", "tests/kvm", "bench")
 TIDY = "clang-tidy-14"
 GCC_ONLY = re.compile(r" -f(fixed-\w+|no-crossjumping|no-tree-[\w-]+)")  # payload.cpp's
 
@@ -79,7 +79,7 @@ def main():
         if file.suffix != ".cpp" or file.is_relative_to(BUILD):
             continue
         name = file.relative_to(REPO)
-        if name.parts[0] not in FOLDERS or (wanted and file not in wanted):
+        if not any(map(name.is_relative_to, FOLDERS)) or (wanted and file not in wanted):
             continue
         made = headers.get(entry.get("output", entry["command"].split(" -o ")[1].split()[0]), [])
         jobs[name] = (file, CLEAN / key_of(entry["command"], {file, *made}, common))

@@ -10,18 +10,18 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kDebugVector = 1;
-constexpr Gpa kData{TG_DATA_GPA};
+constexpr unsigned debug_vector = 1;
+constexpr Gpa data_gpa{TG_DATA_GPA};
 /// In gate_read and gate_write: xor %eax,%eax; mov $1,%ecx; vmfunc.
-constexpr uint64_t kToShadowLength = 10;
+constexpr uint64_t to_shadow_length = 10;
 
-enum Kind : uint64_t { kExecute = 0, kAccess = 3 };
+enum Kind : uint64_t { on_execute = 0, on_access = 3 };
 
 void set_breakpoint(const Vcpu& vcpu, unsigned number, Gva address, Kind kind) {
     kvm_debugregs registers{};
     SM_CHECK_SYS(ioctl(vcpu.fd(), KVM_GET_DEBUGREGS, &registers));
     registers.db[number] = address.value;
-    uint64_t length = kind == kExecute ? 0 : 2; // 8 bytes
+    uint64_t length = kind == on_execute ? 0 : 2; // 8 bytes
     registers.dr7 &= ~(0xfull << (16 + 4 * number));
     registers.dr7 |= 2ull << (2 * number) | kind << (16 + 4 * number) | length << (18 + 4 * number);
     SM_CHECK_SYS(ioctl(vcpu.fd(), KVM_SET_DEBUGREGS, &registers));
@@ -50,16 +50,16 @@ void test_main() {
     Compartment compartment(views);
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
     compartment.enable();
-    vm.at<uint64_t>(kData) = 0x1122334455667788;
+    vm.at<uint64_t>(data_gpa) = 0x1122334455667788;
     Gva reader = gate_function(gate_read);
     auto read_in_shadow = [&] {
-        SM_CHECK_EQ(vcpu.call(reader, kData).must_return(), 0x1122334455667788,
+        SM_CHECK_EQ(vcpu.call(reader, data_gpa).must_return(), 0x1122334455667788,
                     "the shadow view reads on");
     };
 
     // Once before, so that no EPT violation makes the instruction begin twice.
     read_in_shadow();
-    set_breakpoint(vcpu, 0, reader + kToShadowLength, kExecute);
+    set_breakpoint(vcpu, 0, reader + to_shadow_length, on_execute);
     for (unsigned i = 0; i < 10; i++) {
         read_in_shadow();
         must_get_debug_event(views, 0);
@@ -67,17 +67,17 @@ void test_main() {
     SM_CHECK(!views.next_event(0));
 
     clear_breakpoints(vcpu);
-    set_breakpoint(vcpu, 1, Gva{kData.value}, kAccess);
+    set_breakpoint(vcpu, 1, Gva{data_gpa.value}, on_access);
     for (unsigned i = 0; i < 10; i++) {
         read_in_shadow();
         must_get_debug_event(views, 1);
     }
     SM_CHECK(!views.next_event(0));
-    vcpu.call(guest_function(guest_read8), kData).must_raise(kDebugVector);
+    vcpu.call(guest_function(guest_read8), data_gpa).must_raise(debug_vector);
 
     clear_breakpoints(vcpu);
-    set_breakpoint(vcpu, 2, reader, kExecute);
-    vcpu.call(reader, kData).must_raise(kDebugVector);
+    set_breakpoint(vcpu, 2, reader, on_execute);
+    vcpu.call(reader, data_gpa).must_raise(debug_vector);
     clear_breakpoints(vcpu);
     read_in_shadow();
     SM_CHECK(!views.next_event(0));

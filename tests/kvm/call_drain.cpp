@@ -14,16 +14,16 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kUd = 6, kPageFault = 14;
-constexpr uint64_t kSecret = 0x5ec7e7; // what region_secret returns
-constexpr uint32_t kHook = KVM_VIEWS_PATCH_HOOK;
-constexpr uint32_t kCall = KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_CALL;
-constexpr uint64_t kLong = 500; // ms; many times what an end takes that waits for nobody
-constexpr Gpa kControl{TG_DATA_GPA};
-constexpr Gpa kPudEntry{TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8};
+constexpr unsigned ud_vector = 6, page_fault_vector = 14;
+constexpr uint64_t secret_value = 0x5ec7e7; // what region_secret returns
+constexpr uint32_t hook_flags = KVM_VIEWS_PATCH_HOOK;
+constexpr uint32_t call_flags = KVM_VIEWS_PATCH_HOOK | KVM_VIEWS_PATCH_CALL;
+constexpr uint64_t long_time = 500; // ms; many times what an end takes that waits for nobody
+constexpr Gpa control_gpa{TG_DATA_GPA};
+constexpr Gpa pud_entry_gpa{TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8};
 
 using Five = std::array<uint8_t, 5>;
-constexpr Five kCallBytes{0xe8, 0, 0, 0, 0};
+constexpr Five call_bytes{0xe8, 0, 0, 0, 0};
 
 /// A VM with the region in its page tables and a hook of five bytes, both by PATCH.
 class Scene {
@@ -38,35 +38,35 @@ class Scene {
         uint64_t pud = compartment_.build_tables();
         std::array<uint8_t, 8> old_pud{}, new_pud;
         memcpy(new_pud.data(), &pud, 8);
-        kvm_views_patch patches[] = {make_patch(kPudEntry, old_pud, new_pud),
-                                     make_patch(site(), old_, kCallBytes, flags)};
+        kvm_views_patch patches[] = {make_patch(pud_entry_gpa, old_pud, new_pud),
+                                     make_patch(site(), old_, call_bytes, flags)};
         SM_CHECK_EQ(views.patch(patches), 0, "the guest can be armed");
     }
 
     static Gpa site() { return guest_text_gpa(guest_patch_site); }
     bool region_mapped() const {
-        return *const_cast<volatile uint64_t*>(&vm.at<uint64_t>(kPudEntry)) != 0;
+        return *const_cast<volatile uint64_t*>(&vm.at<uint64_t>(pud_entry_gpa)) != 0;
     }
     bool hook_gone() const { return !memcmp(vm.ram(site(), 5), old_.data(), 5); }
     /// Takes the hook out; returns how many vCPUs there are to wait for.
     uint32_t revert(uint32_t flags) {
         kvm_views_patch patch =
-            make_patch(site(), kCallBytes, old_, flags | KVM_VIEWS_PATCH_REVERT);
+            make_patch(site(), call_bytes, old_, flags | KVM_VIEWS_PATCH_REVERT);
         uint32_t inside = ~0u;
         SM_CHECK_EQ(views.patch({&patch, 1}, nullptr, nullptr, &inside), 0, "REVERT works");
         return inside;
     }
     void patch_again(uint32_t flags) {
-        kvm_views_patch patch = make_patch(site(), old_, kCallBytes, flags);
+        kvm_views_patch patch = make_patch(site(), old_, call_bytes, flags);
         SM_CHECK_EQ(views.patch({&patch, 1}), 0, "PATCH works");
     }
 
-    LoopControl& control() { return vm.at<LoopControl>(kControl); }
+    LoopControl& control() { return vm.at<LoopControl>(control_gpa); }
     uint64_t count() { return *const_cast<volatile uint64_t*>(&control().count); }
     /// The interrupt that is to return to the region runs from now on.
     void start_interrupt(unsigned vcpu = 0) {
         control() = {};
-        vm.vcpu(vcpu).start(guest_function(guest_return_later), kControl,
+        vm.vcpu(vcpu).start(guest_function(guest_return_later), control_gpa,
                             region_gva(TG_PAGE_XONLY));
         wait_until("the guest is in its interrupt", [&] { return count() > 0; });
     }
@@ -76,12 +76,12 @@ class Scene {
     }
     void start_user(unsigned vcpu = 0) {
         control() = {};
-        vm.vcpu(vcpu).start(guest_function(guest_user_count), kControl);
+        vm.vcpu(vcpu).start(guest_function(guest_user_count), control_gpa);
         wait_until("the guest is in user mode", [&] { return count() > 0; });
     }
     void end_user(unsigned vcpu = 0) {
         release();
-        vm.vcpu(vcpu).wait().must_raise(kUd);
+        vm.vcpu(vcpu).wait().must_raise(ud_vector);
     }
     void pause(unsigned vcpu = 0) {
         vm.vcpu(vcpu).stop();
@@ -90,7 +90,7 @@ class Scene {
 
     void must_stay_mapped(const char* why) {
         uint64_t start = monotonic_ms();
-        while (monotonic_ms() - start < kLong) {
+        while (monotonic_ms() - start < long_time) {
             if (!region_mapped())
                 SM_FAIL("the region has gone, though %s", why);
             wait_step(why, start);
@@ -118,23 +118,24 @@ class Scene {
 /// itself, it is its own fault.
 void test_without_calls() {
     note("no CALL");
-    Scene scene(kHook);
+    Scene scene(hook_flags);
     scene.start_interrupt();
     scene.views.close();
     scene.wait_gone("nobody is waited for");
-    scene.end_interrupt().must_raise(kPageFault);
+    scene.end_interrupt().must_raise(page_fault_vector);
 }
 
 void test_close(bool user) {
     note("closed in an interrupt, then %s", user ? "user mode" : "HLT");
-    Scene scene(kCall);
+    Scene scene(call_flags);
     scene.start_interrupt();
     scene.views.close();
     wait_until("the hook goes at once", [&] { return scene.hook_gone(); });
     scene.must_stay_mapped("an interrupt is to return there");
     uint64_t count = scene.count();
     wait_until("the guest runs on meanwhile", [&] { return scene.count() > count; });
-    SM_CHECK_EQ(scene.end_interrupt().must_return(), kSecret, "the interrupt returns to the page");
+    SM_CHECK_EQ(scene.end_interrupt().must_return(), secret_value,
+                "the interrupt returns to the page");
     scene.must_stay_mapped("the vCPU was last seen in kernel mode");
     if (user) {
         scene.start_user();
@@ -149,7 +150,7 @@ void test_close(bool user) {
 /// Nobody has to run for the end: halted within KVM_RUN, waiting for a start-up IPI, never run.
 void test_idle() {
     note("idle");
-    Scene scene(kCall, {.vcpus = 3, .irqchip = true});
+    Scene scene(call_flags, {.vcpus = 3, .irqchip = true});
     for (unsigned i = 0; i < 2; i++)
         scene.vm.vcpu(i).call(guest_function(guest_return_value)).must_return();
     kvm_mp_state uninitialized{KVM_MP_STATE_UNINITIALIZED};
@@ -167,11 +168,12 @@ void test_idle() {
 /// The vCPU halts while it is looked for: no exit tells the work item.
 void test_halts_later() {
     note("halts later");
-    Scene scene(kCall, {.vcpus = 1, .irqchip = true});
+    Scene scene(call_flags, {.vcpus = 1, .irqchip = true});
     scene.start_interrupt();
     scene.views.close();
     scene.must_stay_mapped("an interrupt is to return there");
-    SM_CHECK_EQ(scene.end_interrupt().must_return(), kSecret, "the interrupt returns to the page");
+    SM_CHECK_EQ(scene.end_interrupt().must_return(), secret_value,
+                "the interrupt returns to the page");
     scene.vm.vcpu(0).start(guest_function(guest_halt));
     scene.wait_gone("the vCPU is halted");
     SM_CHECK(!scene.vm.vcpu(0).finished());
@@ -182,7 +184,7 @@ void test_halts_later() {
 void test_paused() {
     note("paused in user mode");
     {
-        Scene scene(kCall);
+        Scene scene(call_flags);
         scene.start_user();
         scene.pause();
         scene.views.close();
@@ -191,7 +193,7 @@ void test_paused() {
         scene.end_user();
     }
     note("paused in kernel mode");
-    Scene scene(kCall);
+    Scene scene(call_flags);
     scene.start_interrupt();
     scene.pause();
     uint64_t before = monotonic_ms();
@@ -199,7 +201,8 @@ void test_paused() {
     note("close took %llu ms", (unsigned long long)(monotonic_ms() - before));
     scene.must_stay_mapped("a paused vCPU is in an interrupt that is to return there");
     scene.vm.vcpu(0).resume_thread();
-    SM_CHECK_EQ(scene.end_interrupt().must_return(), kSecret, "the interrupt returns to the page");
+    SM_CHECK_EQ(scene.end_interrupt().must_return(), secret_value,
+                "the interrupt returns to the page");
     scene.start_user();
     scene.wait_gone("the vCPU is in user mode");
     scene.end_user();
@@ -207,38 +210,40 @@ void test_paused() {
 
 void test_quiesce() {
     note("QUIESCE");
-    Scene scene(kCall);
+    Scene scene(call_flags);
     scene.start_interrupt();
     SM_CHECK_EQ(scene.views.quiesce(), 0, "while the CALL is there, there is nothing to wait for");
-    SM_CHECK_EQ(scene.revert(kCall), 1, "the vCPU may return to the compartment");
+    SM_CHECK_EQ(scene.revert(call_flags), 1, "the vCPU may return to the compartment");
     SM_CHECK_EQ(scene.views.quiesce(), -EAGAIN, "QUIESCE does not wait for ever");
     // A hook that comes and goes meanwhile does not end the waiting for the one before.
-    scene.patch_again(kHook);
-    SM_CHECK_EQ(scene.revert(kHook), 1, "the vCPU still may return");
+    scene.patch_again(hook_flags);
+    SM_CHECK_EQ(scene.revert(hook_flags), 1, "the vCPU still may return");
     SM_CHECK_EQ(scene.views.quiesce(), -EAGAIN, "it is still in the interrupt");
-    SM_CHECK_EQ(scene.end_interrupt().must_return(), kSecret, "the interrupt returns to the page");
+    SM_CHECK_EQ(scene.end_interrupt().must_return(), secret_value,
+                "the interrupt returns to the page");
     scene.start_user();
     SM_CHECK_EQ(scene.views.quiesce(), 0, "in user mode it does not return any more");
     // In user mode all the time.
-    scene.patch_again(kCall);
-    scene.revert(kCall);
+    scene.patch_again(call_flags);
+    scene.revert(call_flags);
     SM_CHECK_EQ(scene.views.quiesce(), 0, "it is in user mode already");
     // One patch in place of another, and one that the guest overwrites, are gone as well.
     scene.end_user();
     scene.start_interrupt();
-    scene.patch_again(kHook);
-    SM_CHECK_EQ(scene.revert(kHook), 0, "an INT is waited for by RIP alone");
-    scene.patch_again(kCall);
-    kvm_views_patch other = make_patch(Scene::site(), kCallBytes, kCallBytes, kHook);
+    scene.patch_again(hook_flags);
+    SM_CHECK_EQ(scene.revert(hook_flags), 0, "an INT is waited for by RIP alone");
+    scene.patch_again(call_flags);
+    kvm_views_patch other = make_patch(Scene::site(), call_bytes, call_bytes, hook_flags);
     uint32_t inside = 0;
     SM_CHECK_EQ(scene.views.patch({&other, 1}, nullptr, nullptr, &inside), 0, "PATCH works");
     SM_CHECK_EQ(inside, 1, "a CALL that was replaced is gone");
     SM_CHECK_EQ(scene.views.quiesce(), -EAGAIN, "the vCPU is in the interrupt");
-    SM_CHECK_EQ(scene.end_interrupt().must_return(), kSecret, "the interrupt returns to the page");
+    SM_CHECK_EQ(scene.end_interrupt().must_return(), secret_value,
+                "the interrupt returns to the page");
     SM_CHECK(scene.vm.vcpu(0).call(guest_function(guest_halt)).end == Outcome::End::halted);
     SM_CHECK_EQ(scene.views.quiesce(), 0, "it was halted");
-    scene.revert(kHook);
-    scene.patch_again(kCall | KVM_VIEWS_PATCH_HIDE);
+    scene.revert(hook_flags);
+    scene.patch_again(call_flags | KVM_VIEWS_PATCH_HIDE);
     scene.vm.vcpu(0)
         .call(guest_function(guest_write8), Gva{Scene::site().value}, 0x9090909090909090)
         .must_return();
@@ -250,9 +255,9 @@ void test_quiesce() {
 }
 
 void test_flags() {
-    Scene scene(kHook);
+    Scene scene(hook_flags);
     kvm_views_patch patch =
-        make_patch(kControl, std::array<uint8_t, 5>{}, kCallBytes, KVM_VIEWS_PATCH_CALL);
+        make_patch(control_gpa, std::array<uint8_t, 5>{}, call_bytes, KVM_VIEWS_PATCH_CALL);
     SM_CHECK_EQ(scene.views.patch({&patch, 1}), -EINVAL, "CALL goes with HOOK");
 }
 } // namespace

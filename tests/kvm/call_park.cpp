@@ -10,17 +10,17 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr Gpa kData{TG_DATA_GPA};
-constexpr uint64_t kReady = 1, kGotCall = 2;
+constexpr Gpa data_gpa{TG_DATA_GPA};
+constexpr uint64_t is_ready = 1, got_call = 2;
 
 /// args: pid of the VMM, its VM fd. Waits for one call and never resumes it.
 void ignore_call(const Channel& channel, std::span<const uint64_t> args) {
     Views views = Views::attach_to_process(args[0], args[1]);
     Compartment compartment(views);
     compartment.enable();
-    channel.send({kReady});
+    channel.send({is_ready});
     views.must_get_event(KVM_VIEWS_EVENT_CALL);
-    channel.send({kGotCall});
+    channel.send({got_call});
     Message end;
     channel.try_receive(end);
 }
@@ -33,9 +33,9 @@ void test_resume() {
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
     compartment.enable();
     Vcpu& vcpu = vm.vcpu(1);
-    auto& other = vm.at<LoopControl>(kData);
+    auto& other = vm.at<LoopControl>(data_gpa);
     volatile uint64_t& other_count = other.count;
-    vm.vcpu(0).start(guest_function(guest_count_loop), kData);
+    vm.vcpu(0).start(guest_function(guest_count_loop), data_gpa);
 
     SM_CHECK_EQ(views.resume(1), -ENOENT, "a vCPU that is not parked cannot be resumed");
     for (uint64_t i = 0; i < 20; i++) {
@@ -94,9 +94,9 @@ void test_owner_gone(bool killed) {
     Vm vm;
     vm.map_region_in_guest(Compartment::default_gpa(), TG_REGION_PAGES);
     Child owner("ignore_call", {static_cast<uint64_t>(getpid()), static_cast<uint64_t>(vm.fd())});
-    owner.channel().receive(kReady);
+    owner.channel().receive(is_ready);
     vm.vcpu(0).start(gate_function(gate_vmcall), 3);
-    owner.channel().receive(kGotCall);
+    owner.channel().receive(got_call);
     SM_CHECK(!vm.vcpu(0).finished());
     if (killed) {
         owner.kill();
@@ -106,7 +106,7 @@ void test_owner_gone(bool killed) {
         owner.must_exit();
     }
     SM_CHECK_EQ(vm.vcpu(0).wait().must_return(), 1, "without its owner the vCPU gets RAX 1");
-    SM_CHECK_EQ(vm.vcpu(0).call(guest_function(guest_return_value)).must_return(), kReturnValue,
+    SM_CHECK_EQ(vm.vcpu(0).call(guest_function(guest_return_value)).must_return(), return_value,
                 "the guest goes on");
 }
 } // namespace

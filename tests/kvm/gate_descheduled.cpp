@@ -19,8 +19,8 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr uint64_t kPasses = 1000; // of the other vCPU, each time
-constexpr std::chrono::seconds kLong(2);
+constexpr uint64_t pass_count = 1000; // of the other vCPU, each time
+constexpr std::chrono::seconds long_time(2);
 
 /// The events of both vCPUs as a trace would give them, with a clock that the test sets.
 class Reader {
@@ -28,7 +28,7 @@ class Reader {
     explicit Reader(Scene& scene)
         : merger_(scene.guest.make_rings(), slots_of(scene), Decoder(), [this] { return now_; }) {
         scene.forget_records = [this] {
-            wait(kLong);
+            wait(long_time);
             poll();
             first_ = late_ = 0;
         };
@@ -69,10 +69,10 @@ uint64_t Reader::poll() {
         SM_CHECK(hit);
         SM_CHECK_EQ(event.late, event.tsc < last_tsc_, "an event is late if a later one was given");
         last_tsc_ = std::max(last_tsc_, event.tsc);
-        if (event.hook == kLoopHook.id) {
+        if (event.hook == loop_hook.id) {
             SM_CHECK(!event.late);
             SM_CHECK_EQ(hit->args[4], next_pass_, "the events of a vCPU are all there, in order");
-            next_pass_ = (next_pass_ + 1) % kPasses;
+            next_pass_ = (next_pass_ + 1) % pass_count;
             others++;
         } else {
             first_++;
@@ -84,8 +84,8 @@ uint64_t Reader::poll() {
 
 void run_other(Scene& scene) {
     const Outcome outcome =
-        scene.guest.vm().vcpu(1).call(scene.guest.function(hooked_loop), 0, kPasses);
-    SM_CHECK_EQ(outcome.must_return(), kPasses, "the other vCPU runs");
+        scene.guest.vm().vcpu(1).call(scene.guest.function(hooked_loop), 0, pass_count);
+    SM_CHECK_EQ(outcome.must_return(), pass_count, "the other vCPU runs");
 }
 
 uint32_t busy_slots(Scene& scene) {
@@ -134,14 +134,14 @@ void test_others_run_on(Scene& scene, Reader& reader, const Way& way, const Trac
             reader.wait(std::chrono::milliseconds(1));
             at_once = reader.poll();
             if (!is_busy)
-                SM_CHECK_EQ(at_once, kPasses, "an idle slot holds nothing back");
+                SM_CHECK_EQ(at_once, pass_count, "an idle slot holds nothing back");
             else
                 SM_CHECK_EQ(at_once, 0, "nothing comes out while an earlier event is due");
             held += is_busy;
 
-            reader.wait(kLong);
+            reader.wait(long_time);
             run_other(scene);
-            SM_CHECK_EQ(at_once + reader.poll(), 2 * kPasses, "no slot holds back for long");
+            SM_CHECK_EQ(at_once + reader.poll(), 2 * pass_count, "no slot holds back for long");
             SM_CHECK_EQ(scene.guest.views().vcpu(0).view, stop.view, "it still stands there");
         },
         [&](const Stop&) {
@@ -166,20 +166,20 @@ void test_asked_to_leave(Scene& scene, Reader& reader, const Way& way) {
     MonitoredGuest& guest = scene.guest;
     Stop stop = stop_with_slot(scene, way);
     say_on_failure(fmt::format("{}, standing at {}", way.name, scene.name_of(stop)));
-    SM_CHECK_EQ(guest.take_out(kLoopHook), 1, "PATCH counts the vCPU that stands inside");
-    SM_CHECK(!guest.is_hooked(kLoopHook));
+    SM_CHECK_EQ(guest.take_out(loop_hook), 1, "PATCH counts the vCPU that stands inside");
+    SM_CHECK(!guest.is_hooked(loop_hook));
     const uint64_t start = monotonic_ms();
     SM_CHECK_EQ(guest.views().quiesce(), -EAGAIN, "QUIESCE gives up");
     SM_CHECK(monotonic_ms() - start < 2000);
     run_other(scene);
-    reader.wait(kLong);
+    reader.wait(long_time);
     SM_CHECK_EQ(reader.poll(), 0, "without its hook the other vCPU makes no event");
     scene.end_pass(way);
     SM_CHECK_EQ(guest.views().quiesce(), 0, "QUIESCE returns once the vCPU has left");
     SM_CHECK_EQ(reader.poll(), 0, "nor before");
     SM_CHECK_EQ(reader.take_first(), 1, "the event comes out once");
     reader.take_late();
-    guest.patch_in(kLoopHook);
+    guest.patch_in(loop_hook);
 
     // The end of the views waits, and what the vCPU stands on stays.
     stop = stop_with_slot(scene, way);
@@ -189,7 +189,7 @@ void test_asked_to_leave(Scene& scene, Reader& reader, const Way& way) {
         SM_CHECK_EQ(guest.views().disable(), 0, "DISABLE works");
         ended = true;
     });
-    wait_until("the hooks are gone", [&] { return !guest.is_hooked(kLoopHook); });
+    wait_until("the hooks are gone", [&] { return !guest.is_hooked(loop_hook); });
     run_other(scene);
     SM_CHECK(!ended);
     scene.end_pass(way);
@@ -197,7 +197,7 @@ void test_asked_to_leave(Scene& scene, Reader& reader, const Way& way) {
     owner.join();
     SM_CHECK(guest.is_clean());
     SM_CHECK_EQ(guest.views().stats().undo_conflicts, 0, "all bytes could go back");
-    reader.wait(kLong);
+    reader.wait(long_time);
     SM_CHECK_EQ(reader.poll(), 0, "without its hook the other vCPU makes no event");
     SM_CHECK_EQ(reader.take_first(), 1, "the event comes out once");
     reader.must_have_lost_nothing();
@@ -211,16 +211,16 @@ void test_no_slot(Scene& scene, const Way& way) {
     say_on_failure(fmt::format("{}, standing at {}", way.name, scene.name_of(stop)));
     Vcpu& other = scene.guest.vm().vcpu(1);
     const uint64_t before = scene.guest.no_slot();
-    other.start(scene.guest.function(hooked_loop), 0, kPasses);
+    other.start(scene.guest.function(hooked_loop), 0, pass_count);
     wait_until("the other vCPU finds no slot", [&] { return scene.guest.no_slot() > before + 2; });
     SM_CHECK(!other.finished());
     other.stop();
     SM_CHECK(other.wait().end == Outcome::End::stopped);
-    reader.wait(kLong);
+    reader.wait(long_time);
     SM_CHECK_EQ(reader.poll(), 0, "without a slot there is no event");
     scene.end_pass(way);
-    SM_CHECK_EQ(other.run().must_return(), kPasses, "the other vCPU gets on");
-    SM_CHECK_EQ(reader.poll(), kPasses, "and has lost no event");
+    SM_CHECK_EQ(other.run().must_return(), pass_count, "the other vCPU gets on");
+    SM_CHECK_EQ(reader.poll(), pass_count, "and has lost no event");
     SM_CHECK_EQ(reader.take_first(), 1, "the event comes out once");
     reader.must_have_lost_nothing();
     say_on_failure({});
@@ -239,9 +239,9 @@ void test_main() {
     require_hardware();
     require_one_cpu();
     set_time_limit(1500); // Of the emulated machine; under lockdep it takes several times as long.
-    for (const Way& way : kWays) {
+    for (const Way& way : all_ways) {
         Scene scene(2);
-        const Trace trace = scene.find_trace(way, kNoSample);
+        const Trace trace = scene.find_trace(way, no_sample);
         // The one that the first vCPU takes when it is free.
         uint32_t first_slot = 0;
         stop_with_slot(scene, way);

@@ -18,13 +18,13 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr Gpa kScratch{0x1'0000'0000};
-constexpr uint32_t kScratchSlot = 1;
-constexpr uint8_t kOtherVector = 0x41;
+constexpr Gpa scratch_gpa{0x1'0000'0000};
+constexpr uint32_t scratch_slot = 1;
+constexpr uint8_t other_vector = 0x41;
 
 /// An interrupt that the guest cannot take where it is.
 void send_interrupt(Scene& scene) {
-    scene.guest.vm().send_message(0, Vm::Delivery::fixed, kOtherVector);
+    scene.guest.vm().send_message(0, Vm::Delivery::fixed, other_vector);
 }
 
 /// It comes last, where the guest lets it.
@@ -58,15 +58,15 @@ void test_nmi(Scene& scene, const Way& way, const Trace& trace) {
 
 /// Whatever the EPT maps has to be mapped anew.
 void test_unmapped(Scene& scene, const Way& way, const Trace& trace) {
-    std::vector<uint8_t> memory(2 * kPageSize);
+    std::vector<uint8_t> memory(2 * page_size);
     uint8_t* page =
-        memory.data() + kPageSize - reinterpret_cast<uintptr_t>(memory.data()) % kPageSize;
+        memory.data() + page_size - reinterpret_cast<uintptr_t>(memory.data()) % page_size;
     Vm& vm = scene.guest.vm();
     at_each_stop(
         scene, way, trace,
         [&](const Stop&) {
-            SM_CHECK_EQ(vm.set_slot(kScratchSlot, kScratch, page, kPageSize), 0, "a slot");
-            SM_CHECK_EQ(vm.set_slot(kScratchSlot, kScratch, page, 0), 0, "no slot");
+            SM_CHECK_EQ(vm.set_slot(scratch_slot, scratch_gpa, page, page_size), 0, "a slot");
+            SM_CHECK_EQ(vm.set_slot(scratch_slot, scratch_gpa, page, 0), 0, "no slot");
             send_interrupt(scene);
         },
         [&](const Stop&) {
@@ -116,7 +116,7 @@ void test_detached(Scene& scene, const Way& way, const Trace& trace) {
 /// With interrupts on the timer's comes at the instruction it is due at, or, from the gate's first
 /// steps on, behind the round trip.
 void test_delivered(Scene& scene, const Way& way, const Trace& trace) {
-    const uint64_t flags = kFlags | kFlagIf;
+    const uint64_t flags = guest_flags | flag_if;
     const uint64_t length =
         scene.least_ticks(way, way.function, flags) - scene.least_ticks(way, way.plain, flags) + 1;
     scene.warm_up(way);
@@ -137,11 +137,11 @@ void test_delivered(Scene& scene, const Way& way, const Trace& trace) {
         return place;
     };
     // At first the time has gone by when the timer is set.
-    constexpr uint64_t kStep = 16;
-    uint64_t delta = kStep;
+    constexpr uint64_t step_size = 16;
+    uint64_t delta = step_size;
     const uint64_t first = stable_place_of(delta);
     while (stable_place_of(delta) == first)
-        delta += kStep;
+        delta += step_size;
     std::map<uint64_t, unsigned> seen;
     for (uint64_t place = 0; place != end + 4; delta++) {
         place = stable_place_of(delta);
@@ -170,7 +170,7 @@ void test_single_step(Scene& scene, const Way& way, const Trace& trace, uint64_t
     Views& views = scene.guest.views();
     while (views.next_event(0))
         ;
-    scene.pass(way, way.function, 0, kFlags | kFlagTf | interrupt_flag);
+    scene.pass(way, way.function, 0, guest_flags | flag_tf | interrupt_flag);
     scene.must_have_recorded(way, 1);
     const uint64_t steps = scene.control().steps;
     SM_CHECK(steps > 0 && steps <= HG_STEP_LOG_SIZE);
@@ -200,23 +200,27 @@ void test_main() {
     require_hardware();
     require_one_cpu();
     set_time_limit(1500); // Of the emulated machine; under lockdep it takes several times as long.
-    for (const Way& way : kWays) {
+    for (const Way& way : all_ways) {
         Scene scene;
         scene.warm_up(way);
         scene.find_trace(way, 0);
-        const Trace trace = scene.find_trace(way, kNoSample);
-        const uint64_t start = monotonic_ms();
-        auto run = [&](const char* what, auto test) {
-            test(scene, way, trace);
-            note("%s: %s, %llu ms", way.name, what, (unsigned long long)(monotonic_ms() - start));
-        };
-        run("interrupts", test_delivered);
-        run("NMIs", test_nmi);
-        run("unmapped", test_unmapped);
-        run("hook taken out", test_removed);
+        const Trace trace = scene.find_trace(way, no_sample);
+        note("%s: interrupts", way.name);
+        test_delivered(scene, way, trace);
+        note("%s: NMIs", way.name);
+        test_nmi(scene, way, trace);
+        note("%s: hook taken out", way.name);
+        test_removed(scene, way, trace);
         test_single_step(scene, way, trace, 0);
-        test_single_step(scene, way, trace, kFlagIf);
-        run("detached", test_detached);
+        test_single_step(scene, way, trace, flag_if);
+
+        // The same places: where code lies does not depend on the rings.
+        Scene small(1, 2, Scene::small_ring);
+        small.warm_up(way);
+        note("%s: unmapped", way.name);
+        test_unmapped(small, way, trace);
+        note("%s: detached", way.name);
+        test_detached(small, way, trace);
     }
 }
 

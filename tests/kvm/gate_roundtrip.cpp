@@ -9,8 +9,8 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kRuns = 100;
-constexpr unsigned kTrips = 100; // Short, so that most runs meet no timer tick of the host.
+constexpr unsigned run_count = 100;
+constexpr unsigned trip_count = 100; // Short, so that most runs meet no timer tick of the host.
 
 /// Exits of one call, the exit that ends it included.
 uint64_t exits_of(const Views& views, Vcpu& vcpu, Gva function, uint64_t argument) {
@@ -35,20 +35,20 @@ void test_main() {
     kvm_views_stats before = views.stats();
 
     uint64_t least = ~0ull, total = 0, least_without = ~0ull, total_without = 0;
-    for (unsigned run = 0; run < kRuns; run++) {
-        uint64_t exits = exits_of(views, vcpu, gate_function(gate_round_trips), kTrips);
-        uint64_t without = exits_of(views, vcpu, gate_function(gate_no_trips), kTrips);
+    for (unsigned run = 0; run < run_count; run++) {
+        uint64_t exits = exits_of(views, vcpu, gate_function(gate_round_trips), trip_count);
+        uint64_t without = exits_of(views, vcpu, gate_function(gate_no_trips), trip_count);
         least = std::min(least, exits);
         least_without = std::min(least_without, without);
         total += exits;
         total_without += without;
     }
-    note("%u round trips: %llu exits; as many loops without VMFUNC: %llu", kRuns * kTrips,
+    note("%u round trips: %llu exits; as many loops without VMFUNC: %llu", run_count * trip_count,
          (unsigned long long)total, (unsigned long long)total_without);
     SM_CHECK_EQ(least, 1, "a call with round trips has no exit but the one that ends it");
     SM_CHECK_EQ(least_without, 1, "a call without round trips has one exit");
     // What is more than one per call are interrupts of the host, which come with time.
-    SM_CHECK(total < kRuns * 2);
+    SM_CHECK(total < run_count * 2);
 
     kvm_views_stats after = views.stats();
     SM_CHECK_EQ(after.region_faults, 0, "region pages are mapped before their first use");
@@ -76,7 +76,7 @@ void test_main() {
     SM_CHECK_EQ(views.vcpu(0).view, KVM_VIEWS_MAIN, "the vCPU is back in the main view");
 
     SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
-    SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), kReturnValue,
+    SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), return_value,
                 "the guest goes on");
     vcpu.call(guest_function(guest_vmfunc), 0, 1).must_raise(6);
 }

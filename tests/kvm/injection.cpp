@@ -8,8 +8,8 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kRounds = 20;
-constexpr unsigned kVector = 0x41;
+constexpr unsigned round_count = 20;
+constexpr unsigned irq_vector = 0x41;
 
 struct Fixture {
     Vm vm;
@@ -63,7 +63,7 @@ struct Fixture {
 /// From an in-kernel irqchip, while the vCPU is in KVM_RUN.
 void test_nmi() {
     Fixture f(true);
-    for (unsigned round = 1; round <= kRounds; round++) {
+    for (unsigned round = 1; round <= round_count; round++) {
         uint64_t first = f.context.interrupts;
         f.go_inside(gate_spin_sti);
         f.vm.send_message(0, Vm::Delivery::nmi);
@@ -81,7 +81,7 @@ void test_nmi() {
 /// Without one: the VMM gives it to a vCPU outside KVM_RUN.
 void test_from_vmm(bool nmi) {
     Fixture f(false);
-    for (unsigned round = 1; round <= kRounds; round++) {
+    for (unsigned round = 1; round <= round_count; round++) {
         uint64_t first = f.context.interrupts;
         f.go_inside(gate_spin_sti);
         f.vcpu.stop();
@@ -90,7 +90,7 @@ void test_from_vmm(bool nmi) {
         if (nmi)
             f.vcpu.nmi();
         else
-            f.vcpu.interrupt_vector(kVector);
+            f.vcpu.interrupt_vector(irq_vector);
         f.vcpu.resume_thread();
         f.let_it_exit();
         SM_CHECK_EQ(f.context.interrupts, round - 1, "nothing arrives in the shadow view");
@@ -105,14 +105,14 @@ void test_irqchip() {
     Fixture f(true);
     f.vcpu.call(guest_function(guest_x2apic_on)).must_return();
     uint64_t expected = 0;
-    for (unsigned round = 0; round < kRounds; round++) {
+    for (unsigned round = 0; round < round_count; round++) {
         uint64_t first = f.context.interrupts;
         f.go_inside(gate_spin_sti);
-        f.vm.send_message(0, Vm::Delivery::fixed, kVector + round % 3);
+        f.vm.send_message(0, Vm::Delivery::fixed, irq_vector + round % 3);
         if (round % 2) {
             f.let_it_exit();
             // A second one, of higher priority.
-            f.vm.send_message(0, Vm::Delivery::fixed, kVector + 16 + round % 3);
+            f.vm.send_message(0, Vm::Delivery::fixed, irq_vector + 16 + round % 3);
             expected++;
         }
         if (round % 3 == 0)
@@ -124,7 +124,7 @@ void test_irqchip() {
         SM_CHECK_EQ(f.context.irqs, expected, "every interrupt arrives when the vCPU is back");
         f.check_arrived_at_once(first);
     }
-    SM_CHECK_EQ(f.context.nmis, (kRounds + 2) / 3, "every NMI arrives");
+    SM_CHECK_EQ(f.context.nmis, (round_count + 2) / 3, "every NMI arrives");
 
     // Requests in a stream against a vCPU that passes the gate all the time: what is delivered is
     // delivered in the main view, and the last one is not lost.
@@ -136,7 +136,7 @@ void test_irqchip() {
     for (unsigned i = 1; i <= 300; i++) {
         uint64_t first = f.context.interrupts;
         f.vcpu.start(gate_function(gate_spin_sti));
-        f.vm.send_message(0, Vm::Delivery::fixed, kVector);
+        f.vm.send_message(0, Vm::Delivery::fixed, irq_vector);
         f.vcpu.wait().must_return();
         // One that came too late for the call arrives here.
         f.vcpu.call(guest_function(guest_sti_spin), TG_DATA_GPA).must_return();

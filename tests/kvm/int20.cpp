@@ -10,13 +10,13 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kGateVector = 20;
-constexpr unsigned kCalls = 500;
+constexpr unsigned gate_vector = 20;
+constexpr unsigned call_count = 500;
 
 void check_gate(Vm& vm, const Views& views, const Compartment& compartment) {
     uint64_t events = compartment.data().events;
     uint64_t least = ~0ull;
-    for (unsigned i = 1; i <= kCalls; i++) {
+    for (unsigned i = 1; i <= call_count; i++) {
         for (unsigned vcpu = 0; vcpu < vm.nr_vcpus(); vcpu++) {
             uint64_t before = views.vcpu(vcpu).exits;
             // High half: register differences; low half: EBX after the displaced inc.
@@ -38,7 +38,7 @@ void test_main() {
     Compartment compartment(views);
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
     compartment.enable();
-    vm.set_gate(kGateVector, gate_function(gate_int20));
+    vm.set_gate(gate_vector, gate_function(gate_int20));
     check_gate(vm, views, compartment);
 
     // Now through page tables in the region: one PUD entry is all that the guest's own have.
@@ -47,10 +47,10 @@ void test_main() {
     entry = compartment.build_tables();
     check_gate(vm, views, compartment);
     // They can be read but not written by the guest.
-    vm.at<uint64_t>(TG_PD_REGION_GPA) = TG_PT_REGION_GPA | kPteKernelPage;
+    vm.at<uint64_t>(TG_PD_REGION_GPA) = TG_PT_REGION_GPA | pte_kernel_page;
     vm.at<uint64_t>(TG_PDPT_HIGH_GPA + 8 * (TG_REGION_PUD_INDEX - 1)) =
-        TG_PD_REGION_GPA | kPteKernelPage;
-    vm.at<uint64_t>(TG_PT_REGION_GPA) = compartment.gpa(TG_PAGE_TABLES).value | kPteKernelPage;
+        TG_PD_REGION_GPA | pte_kernel_page;
+    vm.at<uint64_t>(TG_PT_REGION_GPA) = compartment.gpa(TG_PAGE_TABLES).value | pte_kernel_page;
     Gva alias{TG_REGION_GVA - 0x40000000};
     uint64_t pmd = *reinterpret_cast<uint64_t*>(compartment.page(TG_PAGE_TABLES));
     SM_CHECK_EQ(vm.vcpu(0).call(guest_function(guest_read8), alias).must_return(), pmd,

@@ -5,7 +5,9 @@
 # Meant for level 1 of the lab (busybox is enough), with the modules loaded. One
 # line per test: "ok NAME (SECONDS)", "not ok NAME" or "skip NAME reason"; what a failed test
 # said and what the kernel logged follow it, indented. A warning, bug or lock
-# report in the kernel log fails the test after which it appears. The last line is
+# report in the kernel log fails the test after which it appears. On a kernel with lockdep there is
+# one test more, "lockdep": it fails if lockdep has turned itself off, or is not there although
+# $KVM_TESTS_NEED_LOCKDEP is set. The last line is
 # "kvm-tests: N passed, N failed, N skipped"; the exit status is 0 if none failed.
 set -u
 directory=${1:-.}
@@ -51,5 +53,16 @@ for name in $tests; do
     esac
     [ -n "${KVM_TESTS_VERBOSE:-}" ] && [ $status -eq 0 ] && sed 's/^/    /' "$out"
 done
+# What comes after its first report, or after a table of its is full, goes unchecked.
+if [ -e /proc/lockdep_stats ] || [ -n "${KVM_TESTS_NEED_LOCKDEP:-}" ]; then
+    if grep -qE '^ *debug_locks: +1$' /proc/lockdep_stats; then
+        echo "ok lockdep (on to the end)"
+        passed=$((passed + 1))
+    else
+        echo "not ok lockdep"
+        echo "    it is off: what the tests after its report did with locks is not proven"
+        failed=$((failed + 1))
+    fi
+fi
 echo "kvm-tests: $passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

@@ -15,13 +15,13 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kGateVector = 20;
-constexpr unsigned kRounds = 1200;
-constexpr Gpa kData{TG_DATA_GPA};
-constexpr uint8_t kInt20[] = {0xcd, 0x14};
-constexpr uint8_t kSite[] = {0xff, 0xc3}; // inc %ebx
-constexpr uint32_t kSlotSize = 64;
-constexpr uint8_t kTrap = 0xcc;
+constexpr unsigned gate_vector = 20;
+constexpr unsigned round_count = 1200;
+constexpr Gpa data_gpa{TG_DATA_GPA};
+constexpr uint8_t int20_bytes[] = {0xcd, 0x14};
+constexpr uint8_t site_bytes[] = {0xff, 0xc3}; // inc %ebx
+constexpr uint32_t slot_size = 64;
+constexpr uint8_t trap_byte = 0xcc;
 
 struct Fixture {
     Vm vm;
@@ -32,15 +32,15 @@ struct Fixture {
     explicit Fixture(unsigned vcpus, const uint8_t* gate) : vm({.vcpus = vcpus}) {
         vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
         compartment.enable();
-        vm.set_gate(kGateVector, gate_function(gate));
-        SM_CHECK(!memcmp(vm.ram(site, 2), kSite, 2));
+        vm.set_gate(gate_vector, gate_function(gate));
+        SM_CHECK(!memcmp(vm.ram(site, 2), site_bytes, 2));
     }
     uint32_t hook() {
-        auto patch = make_patch(site, kSite, kInt20, KVM_VIEWS_PATCH_HOOK);
+        auto patch = make_patch(site, site_bytes, int20_bytes, KVM_VIEWS_PATCH_HOOK);
         return apply(patch);
     }
     uint32_t unhook() {
-        auto patch = make_patch(site, kInt20, kSite, KVM_VIEWS_PATCH_REVERT);
+        auto patch = make_patch(site, int20_bytes, site_bytes, KVM_VIEWS_PATCH_REVERT);
         return apply(patch);
     }
     uint32_t apply(kvm_views_patch& patch) {
@@ -56,14 +56,15 @@ struct Fixture {
 class DisplacedCode {
   public:
     DisplacedCode(const Fixture& fixture, uint32_t slot)
-        : code_(fixture.compartment.page(TG_PAGE_XONLY) + slot * kSlotSize),
-          gva_(region_gva(TG_PAGE_XONLY, slot * kSlotSize)), back_(fixture.site + sizeof(kSite)) {}
+        : code_(fixture.compartment.page(TG_PAGE_XONLY) + slot * slot_size),
+          gva_(region_gva(TG_PAGE_XONLY, slot * slot_size)),
+          back_(fixture.site + sizeof(site_bytes)) {}
 
     Gva make() const {
-        uint8_t bytes[kSlotSize];
+        uint8_t bytes[slot_size];
         memset(bytes, 0x90, sizeof(bytes));
-        uint8_t* end = bytes + kSlotSize - 8;
-        memcpy(end, kSite, sizeof(kSite));
+        uint8_t* end = bytes + slot_size - 8;
+        memcpy(end, site_bytes, sizeof(site_bytes));
         end[2] = 0x68; // push $back; ret
         auto back = static_cast<uint32_t>(back_.value);
         memcpy(end + 3, &back, 4);
@@ -71,7 +72,7 @@ class DisplacedCode {
         memcpy(code_, bytes, sizeof(bytes));
         return gva_;
     }
-    void destroy() const { memset(code_, kTrap, kSlotSize); }
+    void destroy() const { memset(code_, trap_byte, slot_size); }
 
   private:
     uint8_t* code_;
@@ -83,17 +84,17 @@ void test_under_load() {
     Fixture f(2, gate_int20_table);
     LoopControl* loops[2];
     for (unsigned i = 0; i < 2; i++) {
-        loops[i] = &f.vm.at<LoopControl>(kData + i * kPageSize);
-        f.vm.vcpu(i).start(guest_function(guest_hook_loop), kData + i * kPageSize);
+        loops[i] = &f.vm.at<LoopControl>(data_gpa + i * page_size);
+        f.vm.vcpu(i).start(guest_function(guest_hook_loop), data_gpa + i * page_size);
     }
     // Anything but a hook that is in place leads to a trap.
-    DisplacedCode trap(f, kPageSize / kSlotSize - 1);
+    DisplacedCode trap(f, page_size / slot_size - 1);
     const Gva trap_gva = trap.make();
     trap.destroy();
 
     volatile RegionData& data = f.compartment.data();
     unsigned busy = 0;
-    for (unsigned i = 0; i < kRounds; i++) {
+    for (unsigned i = 0; i < round_count; i++) {
         DisplacedCode code(f, i % 3);
         data.resume = code.make().value;
         f.hook();
@@ -108,7 +109,7 @@ void test_under_load() {
         data.resume = trap_gva.value;
         code.destroy();
     }
-    note("%u rounds, %u of them found vCPUs inside, %llu events", kRounds, busy,
+    note("%u rounds, %u of them found vCPUs inside, %llu events", round_count, busy,
          (unsigned long long)data.events);
     SM_CHECK(busy > 0);
     for (unsigned i = 0; i < 2; i++) {
@@ -117,7 +118,7 @@ void test_under_load() {
         SM_CHECK_EQ(loops[i]->errors, 0, "the displaced instruction ran once per pass");
     }
     SM_CHECK_EQ(f.views.disable(), 0, "DISABLE works");
-    SM_CHECK(!memcmp(f.vm.ram(f.site, 2), kSite, 2));
+    SM_CHECK(!memcmp(f.vm.ram(f.site, 2), site_bytes, 2));
     SM_CHECK_EQ(f.views.stats().undo_conflicts, 0, "nothing was changed by the guest");
 }
 
@@ -128,8 +129,8 @@ void test_stays_inside() {
     volatile RegionData& data = f.compartment.data();
     SM_CHECK_EQ(f.views.quiesce(), 0, "QUIESCE before any patch has nothing to wait for");
     SM_CHECK_EQ(f.hook(), 0, "nobody is inside");
-    auto& loop = f.vm.at<LoopControl>(kData);
-    vcpu.start(guest_function(guest_hook_loop), kData);
+    auto& loop = f.vm.at<LoopControl>(data_gpa);
+    vcpu.start(guest_function(guest_hook_loop), data_gpa);
     wait_until("the vCPU is inside", [&] { return data.inside > 0; });
     SM_CHECK_EQ(f.unhook(), 1, "PATCH counts the vCPU that is inside");
 
@@ -160,7 +161,7 @@ void test_stays_inside() {
 
     // A patch that has nothing to do with it does not lose track of it.
     const uint8_t old[2] = {}, ours[2] = {1, 2};
-    auto patch = make_patch(kData + 8 * kPageSize, old, ours);
+    auto patch = make_patch(data_gpa + 8 * page_size, old, ours);
     SM_CHECK_EQ(f.apply(patch), 1, "PATCH counts a paused vCPU that is inside");
     vcpu.resume_thread();
     data.release = 1;

@@ -16,11 +16,11 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr uint32_t kSlot = 5;
-constexpr Gpa kSlotGpa{0x8000000};
-constexpr uint32_t kPages = 64;
-constexpr uint64_t kSlotSize = kPages * kPageSize;
-constexpr Gpa kControl{TG_DATA_GPA};
+constexpr uint32_t slot_number = 5;
+constexpr Gpa slot_gpa{0x8000000};
+constexpr uint32_t page_count = 64;
+constexpr uint64_t slot_size = page_count * page_size;
+constexpr Gpa control_gpa{TG_DATA_GPA};
 
 uint64_t volatile& volatile_at(uint64_t& value) { return value; }
 
@@ -38,35 +38,38 @@ class Churn {
         vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
         compartment.enable();
         void* start =
-            mmap(nullptr, kSlotSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            mmap(nullptr, slot_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         SM_CHECK(start != MAP_FAILED);
         memory = static_cast<uint8_t*>(start);
         fill();
         add();
     }
-    ~Churn() { munmap(memory, kSlotSize); }
+    ~Churn() { munmap(memory, slot_size); }
 
     static void fill_page(uint8_t* page, uint64_t number) {
         uint64_t value = number ^ 0x5a5a;
         memcpy(page, &value, sizeof value);
     }
     void fill() {
-        for (uint32_t i = 0; i < kPages; i++)
-            fill_page(memory + i * kPageSize, i);
+        for (uint32_t i = 0; i < page_count; i++)
+            fill_page(memory + i * page_size, i);
     }
     void add(uint32_t flags = 0) {
-        SM_CHECK_EQ(vm.set_slot(kSlot, kSlotGpa, memory, kSlotSize, flags), 0,
+        SM_CHECK_EQ(vm.set_slot(slot_number, slot_gpa, memory, slot_size, flags), 0,
                     "the memslot is accepted");
     }
     void remove() {
-        SM_CHECK_EQ(vm.set_slot(kSlot, kSlotGpa, memory, 0), 0, "the memslot is deleted");
+        SM_CHECK_EQ(vm.set_slot(slot_number, slot_gpa, memory, 0), 0, "the memslot is deleted");
     }
-    LoopControl& control(unsigned vcpu) { return vm.at<LoopControl>(kControl + vcpu * kPageSize); }
+    LoopControl& control(unsigned vcpu) {
+        return vm.at<LoopControl>(control_gpa + vcpu * page_size);
+    }
     void start() {
         for (unsigned i = 0; i < 2; i++)
             control(i) = {};
-        vm.vcpu(0).start(gate_function(gate_check_pages), kControl, kSlotGpa, kPages);
-        vm.vcpu(1).start(guest_function(guest_check_pages), kControl + kPageSize, kSlotGpa, kPages);
+        vm.vcpu(0).start(gate_function(gate_check_pages), control_gpa, slot_gpa, page_count);
+        vm.vcpu(1).start(guest_function(guest_check_pages), control_gpa + page_size, slot_gpa,
+                         page_count);
     }
     /// Both have read all pages since the last change.
     void let_pass() {
@@ -110,7 +113,7 @@ void test_slots() {
         // Another backing for the same guest-physical range.
         if (round % 4 == 3) {
             c.remove();
-            SM_CHECK_EQ(madvise(c.memory, kSlotSize, MADV_DONTNEED), 0, "madvise works");
+            SM_CHECK_EQ(madvise(c.memory, slot_size, MADV_DONTNEED), 0, "madvise works");
             c.fill();
             c.add();
         }
@@ -132,45 +135,45 @@ void test_dirty_log() {
     Churn c;
     // The other vCPU keeps both views in use.
     c.control(0) = {};
-    c.vm.vcpu(0).start(gate_function(gate_check_pages), kControl, kSlotGpa, kPages);
+    c.vm.vcpu(0).start(gate_function(gate_check_pages), control_gpa, slot_gpa, page_count);
     Vcpu& writer = c.vm.vcpu(1);
     std::mt19937 random(1);
     for (unsigned round = 0; round < 10; round++) {
         // Map everything writable first, so that switching it on has something to protect.
-        for (uint32_t i = 0; i < kPages; i++)
-            writer.call(guest_function(guest_write8), kSlotGpa + i * kPageSize + 64, i)
+        for (uint32_t i = 0; i < page_count; i++)
+            writer.call(guest_function(guest_write8), slot_gpa + i * page_size + 64, i)
                 .must_return();
         c.add(KVM_MEM_LOG_DIRTY_PAGES);
-        c.vm.dirty_log(kSlot, kSlotSize);
+        c.vm.dirty_log(slot_number, slot_size);
         for (unsigned pass = 0; pass < 3; pass++) {
             uint64_t expected = 0;
             for (unsigned i = 0; i < 10; i++) {
-                uint32_t page = random() % kPages;
+                uint32_t page = random() % page_count;
                 expected |= uint64_t{1} << page;
                 writer
-                    .call(guest_function(guest_write8), kSlotGpa + page * kPageSize + 64,
+                    .call(guest_function(guest_write8), slot_gpa + page * page_size + 64,
                           round * 100 + i)
                     .must_return();
             }
             // Reading it, in whatever view, is no write.
-            for (uint32_t i = 0; i < kPages; i++) {
-                writer.call(gate_function(gate_read), kSlotGpa + i * kPageSize).must_return();
-                writer.call(guest_function(guest_read8), kSlotGpa + i * kPageSize).must_return();
+            for (uint32_t i = 0; i < page_count; i++) {
+                writer.call(gate_function(gate_read), slot_gpa + i * page_size).must_return();
+                writer.call(guest_function(guest_read8), slot_gpa + i * page_size).must_return();
             }
-            auto bitmap = c.vm.dirty_log(kSlot, kSlotSize);
+            auto bitmap = c.vm.dirty_log(slot_number, slot_size);
             if (bitmap[0] != expected)
                 SM_FAIL("round %u, pass %u: dirty bitmap is 0x%llx, expected 0x%llx", round, pass,
                         (unsigned long long)bitmap[0], (unsigned long long)expected);
         }
-        SM_CHECK_EQ(dirty_pages(c.vm.dirty_log(kSlot, kSlotSize)), 0,
+        SM_CHECK_EQ(dirty_pages(c.vm.dirty_log(slot_number, slot_size)), 0,
                     "nothing is dirty when nobody has written");
         // A patch is a write as well.
         const std::array<uint8_t, 4> zero{}, ours{1, 2, 3, 4};
-        kvm_views_patch patch = make_patch(kSlotGpa + 7 * kPageSize + 128, zero, ours);
+        kvm_views_patch patch = make_patch(slot_gpa + 7 * page_size + 128, zero, ours);
         SM_CHECK_EQ(c.views.patch({&patch, 1}), 0, "PATCH works");
-        SM_CHECK_EQ(c.vm.dirty_log(kSlot, kSlotSize)[0], uint64_t{1} << 7,
+        SM_CHECK_EQ(c.vm.dirty_log(slot_number, slot_size)[0], uint64_t{1} << 7,
                     "a patched page is dirty");
-        patch = make_patch(kSlotGpa + 7 * kPageSize + 128, ours, ours, KVM_VIEWS_PATCH_REVERT);
+        patch = make_patch(slot_gpa + 7 * page_size + 128, ours, ours, KVM_VIEWS_PATCH_REVERT);
         SM_CHECK_EQ(c.views.patch({&patch, 1}), 0, "REVERT works");
         c.add(0);
     }
@@ -181,13 +184,13 @@ void test_dirty_log() {
 
 /// With dirty rings instead of bitmaps a patch appears in the ring of a vCPU that runs.
 void test_dirty_ring() {
-    constexpr unsigned kEntries = 1024;
-    Churn c(kEntries);
-    size_t size = kEntries * sizeof(kvm_dirty_gfn);
+    constexpr unsigned entry_count = 1024;
+    Churn c(entry_count);
+    size_t size = entry_count * sizeof(kvm_dirty_gfn);
     kvm_dirty_gfn* rings[2];
     for (unsigned i = 0; i < 2; i++) {
         void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, c.vm.vcpu(i).fd(),
-                           KVM_DIRTY_LOG_PAGE_OFFSET * kPageSize);
+                           KVM_DIRTY_LOG_PAGE_OFFSET * page_size);
         if (start == MAP_FAILED)
             SM_FAIL("mmap of the dirty ring: %m");
         rings[i] = static_cast<kvm_dirty_gfn*>(start);
@@ -195,10 +198,10 @@ void test_dirty_ring() {
     auto times_logged = [&](uint64_t page) {
         unsigned times = 0;
         for (auto* ring : rings) {
-            for (unsigned i = 0; i < kEntries; i++) {
+            for (unsigned i = 0; i < entry_count; i++) {
                 uint32_t flags = *const_cast<volatile uint32_t*>(&ring[i].flags);
-                times += (flags & KVM_DIRTY_GFN_F_DIRTY) && (ring[i].slot & 0xffff) == kSlot &&
-                         ring[i].offset == page;
+                times += (flags & KVM_DIRTY_GFN_F_DIRTY) &&
+                         (ring[i].slot & 0xffff) == slot_number && ring[i].offset == page;
             }
         }
         return times;
@@ -211,7 +214,7 @@ void test_dirty_ring() {
     std::map<uint64_t, unsigned> times;
     for (uint64_t page : {3u, 9u, 4u}) {
         unsigned before = times_logged(page);
-        kvm_views_patch patch = make_patch(kSlotGpa + page * kPageSize + 128, zero, ours);
+        kvm_views_patch patch = make_patch(slot_gpa + page * page_size + 128, zero, ours);
         SM_CHECK_EQ(c.views.patch({&patch, 1}), 0, "PATCH works");
         wait_until("the patch is in a dirty ring", [&] { return times_logged(page) > before; });
         times[page] = times_logged(page);
@@ -219,7 +222,8 @@ void test_dirty_ring() {
     SM_CHECK_EQ(c.stop(), 0, "the pages read right in both views");
     auto& control = c.control(1);
     control = {};
-    c.vm.vcpu(1).start(guest_function(guest_check_pages), kControl + kPageSize, kSlotGpa, kPages);
+    c.vm.vcpu(1).start(guest_function(guest_check_pages), control_gpa + page_size, slot_gpa,
+                       page_count);
     c.views.close();
     wait_until("undoing a patch is in a dirty ring, too",
                [&] { return times_logged(9) > times[9]; });
@@ -233,12 +237,12 @@ void test_dirty_ring() {
 /// the memory behind it is another.
 void replace_page(Churn& c, uint32_t number) {
     void* fresh =
-        mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     SM_CHECK(fresh != MAP_FAILED);
     Churn::fill_page(static_cast<uint8_t*>(fresh), number);
-    void* moved = mremap(fresh, kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
-                         c.memory + number * kPageSize);
-    SM_CHECK(moved == c.memory + number * kPageSize);
+    void* moved = mremap(fresh, page_size, page_size, MREMAP_MAYMOVE | MREMAP_FIXED,
+                         c.memory + number * page_size);
+    SM_CHECK(moved == c.memory + number * page_size);
 }
 
 void test_replace() {
@@ -246,7 +250,7 @@ void test_replace() {
     c.start();
     std::mt19937 random(2);
     for (unsigned i = 0; i < 300; i++) {
-        replace_page(c, random() % kPages);
+        replace_page(c, random() % page_count);
         if (i % 50 == 0)
             c.let_pass();
     }
@@ -259,7 +263,7 @@ void test_drop() {
     c.start();
     c.let_pass();
     for (unsigned round = 0; round < 10; round++) {
-        SM_CHECK_EQ(madvise(c.memory, kSlotSize, MADV_DONTNEED), 0, "madvise works");
+        SM_CHECK_EQ(madvise(c.memory, slot_size, MADV_DONTNEED), 0, "madvise works");
         c.let_pass();
         c.fill();
         c.let_pass();
@@ -268,10 +272,10 @@ void test_drop() {
     c.start();
     c.let_pass();
     SM_CHECK_EQ(c.stop(), 0, "refilled pages read right in both views");
-    SM_CHECK_EQ(madvise(c.memory, kSlotSize, MADV_DONTNEED), 0, "madvise works");
-    for (uint32_t i = 0; i < kPages; i++) {
+    SM_CHECK_EQ(madvise(c.memory, slot_size, MADV_DONTNEED), 0, "madvise works");
+    for (uint32_t i = 0; i < page_count; i++) {
         SM_CHECK_EQ(
-            c.vm.vcpu(0).call(gate_function(gate_read), kSlotGpa + i * kPageSize).must_return(), 0,
+            c.vm.vcpu(0).call(gate_function(gate_read), slot_gpa + i * page_size).must_return(), 0,
             "a dropped page is zero in the shadow view");
     }
 }
@@ -283,7 +287,8 @@ void test_copy_on_write() {
     Vcpu& reader = c.vm.vcpu(0);
     auto& control = c.control(1);
     control = {};
-    c.vm.vcpu(1).start(guest_function(guest_write_pages), kControl + kPageSize, kSlotGpa, kPages);
+    c.vm.vcpu(1).start(guest_function(guest_write_pages), control_gpa + page_size, slot_gpa,
+                       page_count);
     for (unsigned round = 0; round < 15; round++) {
         int ends[2];
         SM_CHECK_SYS(pipe(ends));
@@ -300,7 +305,7 @@ void test_copy_on_write() {
         uint64_t last = 0;
         wait_until("the writer has written every page", [&] {
             // What it writes only grows, and never further than it has come.
-            uint64_t value = reader.call(gate_function(gate_read), kSlotGpa + 8).must_return();
+            uint64_t value = reader.call(gate_function(gate_read), slot_gpa + 8).must_return();
             if (value < last)
                 SM_FAIL("round %u: the shadow view went back from %llu to %llu", round,
                         (unsigned long long)last, (unsigned long long)value);
@@ -314,9 +319,9 @@ void test_copy_on_write() {
     volatile_at(control.stop) = 1;
     c.vm.vcpu(1).wait().must_return();
     SM_CHECK_EQ(control.errors, 0, "the writer found what it had written");
-    for (uint32_t i = 0; i < kPages; i++)
+    for (uint32_t i = 0; i < page_count; i++)
         SM_CHECK_EQ(
-            reader.call(gate_function(gate_read), kSlotGpa + i * kPageSize + 8).must_return(),
+            reader.call(gate_function(gate_read), slot_gpa + i * page_size + 8).must_return(),
             control.count, "the shadow view reads the last value of each page");
 }
 
@@ -325,32 +330,32 @@ void test_collapse() {
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
-    constexpr Gpa kLarge{0x800000};
-    constexpr uint32_t kLargePages = 512;
+    constexpr Gpa large_gpa{0x800000};
+    constexpr uint32_t pages_of_large = 512;
     Churn c;
-    uint8_t* memory = c.vm.ram(kLarge, kLargePages * kPageSize);
-    if (madvise(memory, kLargePages * kPageSize, MADV_NOHUGEPAGE)) {
+    uint8_t* memory = c.vm.ram(large_gpa, pages_of_large * page_size);
+    if (madvise(memory, pages_of_large * page_size, MADV_NOHUGEPAGE)) {
         note("pages not moved by collapsing: no transparent huge pages");
         return;
     }
-    for (uint32_t i = 0; i < kLargePages; i++)
-        Churn::fill_page(memory + i * kPageSize, i);
+    for (uint32_t i = 0; i < pages_of_large; i++)
+        Churn::fill_page(memory + i * page_size, i);
     for (unsigned i = 0; i < 2; i++)
         c.control(i) = {};
-    c.vm.vcpu(0).start(gate_function(gate_check_pages), kControl, kLarge, kLargePages);
-    c.vm.vcpu(1).start(guest_function(guest_check_pages), kControl + kPageSize, kLarge,
-                       kLargePages);
+    c.vm.vcpu(0).start(gate_function(gate_check_pages), control_gpa, large_gpa, pages_of_large);
+    c.vm.vcpu(1).start(guest_function(guest_check_pages), control_gpa + page_size, large_gpa,
+                       pages_of_large);
     bool moved = false;
     for (unsigned round = 0; round < 5; round++) {
         c.let_pass();
-        madvise(memory, kLargePages * kPageSize, MADV_HUGEPAGE);
-        moved |= !madvise(memory, kLargePages * kPageSize, MADV_COLLAPSE);
+        madvise(memory, pages_of_large * page_size, MADV_HUGEPAGE);
+        moved |= !madvise(memory, pages_of_large * page_size, MADV_COLLAPSE);
         c.let_pass();
         // Back to small pages: dropping one splits the large one.
-        SM_CHECK_EQ(c.views.protect(kLarge + 5 * kPageSize, 1, KVM_VIEWS_MAIN, KVM_VIEWS_R), 0,
+        SM_CHECK_EQ(c.views.protect(large_gpa + 5 * page_size, 1, KVM_VIEWS_MAIN, KVM_VIEWS_R), 0,
                     "PROTECT works");
         c.let_pass();
-        SM_CHECK_EQ(c.views.clear_protection(kLarge + 5 * kPageSize, 1, KVM_VIEWS_MAIN), 0,
+        SM_CHECK_EQ(c.views.clear_protection(large_gpa + 5 * page_size, 1, KVM_VIEWS_MAIN), 0,
                     "CLEAR works");
     }
     SM_CHECK_EQ(c.stop(), 0, "collapsed pages read right in both views");
@@ -362,7 +367,7 @@ void test_collapse() {
 void test_override_stays() {
     Churn c;
     Vcpu& vcpu = c.vm.vcpu(0);
-    Gpa page = kSlotGpa + 3 * kPageSize;
+    Gpa page = slot_gpa + 3 * page_size;
     SM_CHECK_EQ(c.views.protect(page, 1, KVM_VIEWS_MAIN, KVM_VIEWS_R, KVM_VIEWS_ON_INJECT), 0,
                 "PROTECT works");
     auto still_protected = [&](const char* after) {
@@ -377,7 +382,7 @@ void test_override_stays() {
     still_protected("mremap");
     c.add(KVM_MEM_LOG_DIRTY_PAGES);
     still_protected("dirty logging on");
-    c.vm.dirty_log(kSlot, kSlotSize);
+    c.vm.dirty_log(slot_number, slot_size);
     still_protected("reading the dirty log");
     c.add();
     still_protected("dirty logging off");
@@ -385,7 +390,7 @@ void test_override_stays() {
     c.add();
     still_protected("the memslot's return");
     // Every page can still be written right beside it.
-    vcpu.call(guest_function(guest_write8), page + kPageSize + 8, 1).must_return();
+    vcpu.call(guest_function(guest_write8), page + page_size + 8, 1).must_return();
 }
 } // namespace
 

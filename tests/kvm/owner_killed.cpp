@@ -10,28 +10,30 @@
 #include "tests/kvm/lib/test.h"
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <random>
+#include <thread>
 
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kGateVector = 20;
-constexpr Gpa kControl{TG_DATA_GPA};
-constexpr Gpa kPudEntry{TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8};
-constexpr Gpa kIdtEntry{TG_IDT_GPA + kGateVector * 16};
-constexpr uint64_t kArmed = 1, kReadyToClose = 2, kClosed = 3;
+constexpr unsigned gate_vector = 20;
+constexpr Gpa control_gpa{TG_DATA_GPA};
+constexpr Gpa pud_entry_gpa{TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8};
+constexpr Gpa idt_entry_gpa{TG_IDT_GPA + gate_vector * 16};
+constexpr uint64_t is_armed = 1, is_ready_to_close = 2, is_closed = 3;
 
 /// What the owner does at the end of its life.
 enum Ending : uint64_t {
-    kStay,          ///< wait to be killed
-    kRepeat,        ///< arm and disarm until killed
-    kCloseInside,   ///< close while a vCPU is inside the gate, then release it
-    kDisableInside, ///< the same with DISABLE, from a thread
-    kLeaveInside,   ///< end without releasing the vCPU that is inside
+    stay,           ///< wait to be killed
+    repeat,         ///< arm and disarm until killed
+    close_inside,   ///< close while a vCPU is inside the gate, then release it
+    disable_inside, ///< the same with DISABLE, from a thread
+    leave_inside,   ///< end without releasing the vCPU that is inside
 };
 
 std::array<uint8_t, 16> bytes_of(const Views& views, Gpa gpa, size_t size) {
@@ -43,17 +45,17 @@ std::array<uint8_t, 16> bytes_of(const Views& views, Gpa gpa, size_t size) {
 /// Page-table entry, IDT entry and hook, as one batch; everything is read through the views fd.
 int arm(const Views& views, const Compartment& compartment, const uint8_t* gate) {
     Gpa site = guest_text_gpa(guest_hook_site);
-    auto old_pud = bytes_of(views, kPudEntry, 8);
-    auto old_idt = bytes_of(views, kIdtEntry, 16);
+    auto old_pud = bytes_of(views, pud_entry_gpa, 8);
+    auto old_idt = bytes_of(views, idt_entry_gpa, 16);
     auto old_site = bytes_of(views, site, 2);
     uint64_t pud = compartment.build_tables();
     std::array<uint8_t, 8> new_pud;
     memcpy(new_pud.data(), &pud, 8);
     auto new_idt = Vm::gate_descriptor(gate_function(gate));
-    const std::array<uint8_t, 2> new_site{0xcd, kGateVector};
+    const std::array<uint8_t, 2> new_site{0xcd, gate_vector};
     kvm_views_patch patches[] = {
-        make_patch(kPudEntry, std::span(old_pud).first(8), new_pud),
-        make_patch(kIdtEntry, old_idt, new_idt),
+        make_patch(pud_entry_gpa, std::span(old_pud).first(8), new_pud),
+        make_patch(idt_entry_gpa, old_idt, new_idt),
         make_patch(site, std::span(old_site).first(2), new_site, KVM_VIEWS_PATCH_HOOK),
     };
     return views.patch(patches);
@@ -67,7 +69,7 @@ void wait_for_order(const Channel& channel) {
 /// args: pid of the VMM, its VM fd, how it ends.
 void own(const Channel& channel, std::span<const uint64_t> args) {
     auto ending = static_cast<Ending>(args[2]);
-    bool spin = ending >= kCloseInside;
+    bool spin = ending >= close_inside;
     for (bool first = true;; first = false) {
         Views views = Views::attach_to_process(args[0], args[1]);
         Compartment compartment(views);
@@ -75,30 +77,30 @@ void own(const Channel& channel, std::span<const uint64_t> args) {
         SM_CHECK_EQ(arm(views, compartment, spin ? gate_int20_spin : gate_int20), 0,
                     "the guest can be armed");
         if (first)
-            channel.send({kArmed});
+            channel.send({is_armed});
         volatile RegionData& data = compartment.data();
         switch (ending) {
-        case kStay:
+        case stay:
             wait_for_order(channel);
             return;
-        case kRepeat: {
+        case repeat: {
             uint64_t events = data.events;
             wait_until("hooks fire", [&] { return data.events > events + 50; });
             SM_CHECK_EQ(views.disable(), 0, "DISABLE works");
             break;
         }
-        case kCloseInside:
+        case close_inside:
             wait_until("both vCPUs are inside", [&] { return data.inside >= 2; });
-            channel.send({kReadyToClose});
+            channel.send({is_ready_to_close});
             wait_for_order(channel);
             views.close(); // The mapping keeps the region's memory.
-            channel.send({kClosed});
+            channel.send({is_closed});
             wait_for_order(channel);
             data.release = 1;
             return;
-        case kDisableInside: {
+        case disable_inside: {
             wait_until("both vCPUs are inside", [&] { return data.inside >= 2; });
-            channel.send({kReadyToClose});
+            channel.send({is_ready_to_close});
             std::thread releaser([&] {
                 // DISABLE is under way as soon as the state says so.
                 wait_until("DISABLE drains",
@@ -108,13 +110,13 @@ void own(const Channel& channel, std::span<const uint64_t> args) {
             SM_CHECK_EQ(views.disable(), 0, "DISABLE waits for vCPUs inside and succeeds");
             releaser.join();
             SM_CHECK_EQ(views.info().state, KVM_VIEWS_STATE_IDLE, "after DISABLE it is idle");
-            channel.send({kClosed});
+            channel.send({is_closed});
             wait_for_order(channel);
             return;
         }
-        case kLeaveInside:
+        case leave_inside:
             wait_until("both vCPUs are inside", [&] { return data.inside >= 2; });
-            channel.send({kReadyToClose});
+            channel.send({is_ready_to_close});
             wait_for_order(channel);
             data.release = 1; // The word that the vCPU waits for, then the end at once.
             return;
@@ -133,12 +135,14 @@ class Guest {
     std::vector<uint64_t> owner_args(Ending ending) const {
         return {static_cast<uint64_t>(getpid()), static_cast<uint64_t>(vm.fd()), ending};
     }
-    LoopControl& control(unsigned vcpu) { return vm.at<LoopControl>(kControl + vcpu * kPageSize); }
+    LoopControl& control(unsigned vcpu) {
+        return vm.at<LoopControl>(control_gpa + vcpu * page_size);
+    }
     uint64_t count(unsigned vcpu) { return *const_cast<volatile uint64_t*>(&control(vcpu).count); }
     void start() {
         for (unsigned i = 0; i < 2; i++) {
             control(i) = {};
-            vm.vcpu(i).start(guest_function(guest_hook_loop), kControl + i * kPageSize);
+            vm.vcpu(i).start(guest_function(guest_hook_loop), control_gpa + i * page_size);
         }
     }
     void check_running(const char* when) {
@@ -202,15 +206,6 @@ uint64_t environment(const char* name, uint64_t fallback) {
     return value ? strtoull(value, nullptr, 0) : fallback;
 }
 
-void spin_ticks(uint64_t nanoseconds) {
-    timespec begin, now;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    do {
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((now.tv_sec - begin.tv_sec) * 1000000000ull + now.tv_nsec - begin.tv_nsec <
-             nanoseconds);
-}
-
 void test_killed_at_random() {
     uint64_t seed = environment("SM_SEED", time(nullptr));
     uint64_t rounds = environment("SM_ROUNDS", 200);
@@ -220,7 +215,7 @@ void test_killed_at_random() {
     guest.start();
     unsigned armed = 0;
     for (uint64_t round = 0; round < rounds; round++) {
-        Child owner("own", guest.owner_args(random() % 2 ? kStay : kRepeat));
+        Child owner("own", guest.owner_args(random() % 2 ? stay : repeat));
         // Some die while they attach, some while they are armed.
         bool wait_for_arming = random() % 4 != 0;
         if (wait_for_arming) {
@@ -229,7 +224,9 @@ void test_killed_at_random() {
                 owner.must_exit(); // Says why.
             armed++;
         }
-        spin_ticks(random() % (wait_for_arming ? 20'000'000 : 60'000'000));
+        // Not a condition: the moment of its death.
+        std::this_thread::sleep_for(
+            std::chrono::microseconds(random() % (wait_for_arming ? 20'000 : 60'000)));
         owner.kill();
         owner.reap_killed();
         guest.wait_restored("after the owner was killed the guest is as it was");
@@ -256,12 +253,12 @@ void test_inside(Ending ending, const char* what) {
     Gpa site = guest_text_gpa(guest_hook_site);
     uint16_t site_before = guest.vm.at<uint16_t>(site);
     Child owner("own", guest.owner_args(ending));
-    owner.channel().receive(kArmed);
+    owner.channel().receive(is_armed);
     guest.start();
-    owner.channel().receive(kReadyToClose);
-    if (ending == kCloseInside) {
+    owner.channel().receive(is_ready_to_close);
+    if (ending == close_inside) {
         owner.channel().send({0});
-        owner.channel().receive(kClosed);
+        owner.channel().receive(is_closed);
         wait_until("hooks go back while vCPUs are inside", [&] {
             return *const_cast<volatile uint16_t*>(&guest.vm.at<uint16_t>(site)) == site_before;
         });
@@ -269,8 +266,8 @@ void test_inside(Ending ending, const char* what) {
         SM_CHECK(!guest.restored());
         SM_CHECK_EQ(Views::try_attach(guest.vm.fd()), -EEXIST, "until then the VM is taken");
         owner.channel().send({0});
-    } else if (ending == kDisableInside) {
-        owner.channel().receive(kClosed);
+    } else if (ending == disable_inside) {
+        owner.channel().receive(is_closed);
         SM_CHECK(guest.restored());
         owner.channel().send({0});
     } else {
@@ -363,9 +360,9 @@ void test_disable_is_interruptible() {
 void test_main() {
     require_hardware();
     set_time_limit(1200);
-    test_inside(kCloseInside, "closed while inside");
-    test_inside(kDisableInside, "DISABLE while inside");
-    test_inside(kLeaveInside, "owner ends while inside");
+    test_inside(close_inside, "closed while inside");
+    test_inside(disable_inside, "DISABLE while inside");
+    test_inside(leave_inside, "owner ends while inside");
     test_paused_inside(true);
     test_paused_inside(false);
     test_disable_is_interruptible();

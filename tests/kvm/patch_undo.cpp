@@ -11,10 +11,10 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kRewrites = 300;
-constexpr uint64_t kFirst = 0x1111111111111111, kSecond = 0xeeeeeeeeeeeeeeee;
-constexpr Gpa kData{TG_DATA_GPA};
-constexpr uint64_t kReady = 1, kDone = 2;
+constexpr unsigned rewrite_count = 300;
+constexpr uint64_t first_value = 0x1111111111111111, second_value = 0xeeeeeeeeeeeeeeee;
+constexpr Gpa data_gpa{TG_DATA_GPA};
+constexpr uint64_t is_ready = 1, is_done = 2;
 
 using Bytes = std::array<uint8_t, 10>;
 
@@ -31,15 +31,15 @@ void rewrite(const Channel& channel, std::span<const uint64_t> args) {
     Views views = Views::attach_to_process(args[0], args[1]);
     Compartment compartment(views);
     compartment.enable();
-    channel.send({kReady});
+    channel.send({is_ready});
     Gpa site = guest_text_gpa(guest_patch_site);
 
-    Bytes first = load_instruction(kFirst), second = load_instruction(kSecond);
+    Bytes first = load_instruction(first_value), second = load_instruction(second_value);
     Bytes seen;
     SM_CHECK_EQ(views.read_memory(site, seen), 0, "READ_MEM of the VMM's guest works");
     SM_CHECK(seen == first);
     uint64_t longest = 0;
-    for (unsigned i = 0; i < kRewrites; i++) {
+    for (unsigned i = 0; i < rewrite_count; i++) {
         kvm_views_patch patch =
             i % 2 ? make_patch(site, second, first) : make_patch(site, first, second);
         uint64_t pause = 0;
@@ -49,11 +49,11 @@ void rewrite(const Channel& channel, std::span<const uint64_t> args) {
         SM_CHECK_EQ(views.read_memory(site, seen), 0, "READ_MEM works");
         SM_CHECK(seen == (i % 2 ? first : second));
     }
-    note("%u rewrites, longest pause %llu ticks", kRewrites, (unsigned long long)longest);
+    note("%u rewrites, longest pause %llu ticks", rewrite_count, (unsigned long long)longest);
     // Several writes to one place are one intrusion; what counts is what was there at first.
     kvm_views_patch last = make_patch(site, first, second);
     SM_CHECK_EQ(views.patch({&last, 1}), 0, "PATCH works");
-    channel.send({kDone});
+    channel.send({is_done});
     Message end;
     channel.try_receive(end);
     // The process ends with the fd open.
@@ -63,15 +63,16 @@ Role role("rewrite", rewrite);
 void test_never_torn() {
     Vm vm({.vcpus = 2});
     Child owner("rewrite", {static_cast<uint64_t>(getpid()), static_cast<uint64_t>(vm.fd())});
-    owner.channel().receive(kReady);
+    owner.channel().receive(is_ready);
     LoopControl* loops[2];
     for (unsigned i = 0; i < 2; i++) {
-        loops[i] = &vm.at<LoopControl>(kData + i * kPageSize);
-        vm.vcpu(i).start(guest_function(guest_patch_loop), kData + i * kPageSize, kFirst, kSecond);
+        loops[i] = &vm.at<LoopControl>(data_gpa + i * page_size);
+        vm.vcpu(i).start(guest_function(guest_patch_loop), data_gpa + i * page_size, first_value,
+                         second_value);
     }
-    owner.channel().receive(kDone);
+    owner.channel().receive(is_done);
     Gpa site = guest_text_gpa(guest_patch_site);
-    Bytes second = load_instruction(kSecond), first = load_instruction(kFirst);
+    Bytes second = load_instruction(second_value), first = load_instruction(first_value);
     SM_CHECK(!memcmp(vm.ram(site, 10), second.data(), 10));
     owner.channel().send({0});
     owner.must_exit();
@@ -98,7 +99,7 @@ void test_batches() {
     Vcpu& vcpu = vm.vcpu(0);
     Views views = Views::attach(vm.fd());
     Compartment compartment(views);
-    auto place = [&](unsigned i) { return kData + i * 2 * kPageSize + i; };
+    auto place = [&](unsigned i) { return data_gpa + i * 2 * page_size + i; };
     const std::array<uint8_t, 4> old{1, 2, 3, 4}, ours{0xa, 0xb, 0xc, 0xd}, theirs{9, 9, 9, 9};
     for (unsigned i = 0; i < 8; i++)
         memcpy(vm.ram(place(i), 4), old.data(), 4);
@@ -181,22 +182,22 @@ void test_limits() {
         return a;
     }();
     // The longest patch, up to the last byte of a page; one that would cross it is refused.
-    kvm_views_patch fits = make_patch(kData + kPageSize - 16, zero, ones);
+    kvm_views_patch fits = make_patch(data_gpa + page_size - 16, zero, ones);
     SM_CHECK_EQ(views.patch({&fits, 1}), 0, "a patch may end with its page");
-    kvm_views_patch crosses = make_patch(kData + 3 * kPageSize - 15, zero, ones);
+    kvm_views_patch crosses = make_patch(data_gpa + 3 * page_size - 15, zero, ones);
     SM_CHECK_EQ(views.patch({&crosses, 1}), -EINVAL, "a patch must not cross a page");
-    kvm_views_patch empty = make_patch(kData, {}, {});
+    kvm_views_patch empty = make_patch(data_gpa, {}, {});
     SM_CHECK_EQ(views.patch({&empty, 1}), -EINVAL, "a patch must not be empty");
     kvm_views_patch too_long = fits;
     too_long.len = KVM_VIEWS_MAX_PATCH_LEN + 1;
     SM_CHECK_EQ(views.patch({&too_long, 1}), -EINVAL, "a patch must not be too long");
-    kvm_views_patch odd = make_patch(kData, std::span(zero).first(4), std::span(ones).first(4));
+    kvm_views_patch odd = make_patch(data_gpa, std::span(zero).first(4), std::span(ones).first(4));
     odd.flags = 0x80;
     SM_CHECK_EQ(views.patch({&odd, 1}), -EINVAL, "unknown patch flags are refused");
     // A whole batch of the allowed size.
     std::vector<kvm_views_patch> many;
     for (unsigned i = 0; i < KVM_VIEWS_MAX_PATCHES; i++)
-        many.push_back(make_patch(kData + 0x100000 + i * 64, std::span(zero).first(8),
+        many.push_back(make_patch(data_gpa + 0x100000 + i * 64, std::span(zero).first(8),
                                   std::span(ones).first(8), i % 2 ? KVM_VIEWS_PATCH_HOOK : 0));
     uint64_t start = monotonic_ms();
     SM_CHECK_EQ(views.patch(many), 0, "the largest batch is applied");
@@ -210,13 +211,13 @@ void test_limits() {
         "all is undone",
         [&] {
             for (unsigned i = 0; i < KVM_VIEWS_MAX_PATCHES; i++) {
-                Gpa gpa = kData + 0x100000 + i * 64;
+                Gpa gpa = data_gpa + 0x100000 + i * 64;
                 if (*const_cast<volatile uint64_t*>(&vm.at<uint64_t>(gpa)))
                     return false;
             }
-            return vm.at<uint64_t>(kData + kPageSize - 16) == 0;
+            return vm.at<uint64_t>(data_gpa + page_size - 16) == 0;
         },
-        kWaitLimit + 2 * took);
+        wait_limit + 2 * took);
     note("%u patches took %llu ms, and were undone within %llu ms", KVM_VIEWS_MAX_PATCHES,
          (unsigned long long)took, (unsigned long long)(monotonic_ms() - start));
 }

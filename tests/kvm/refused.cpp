@@ -14,9 +14,9 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kUd = 6;
-constexpr Gpa kRegion = Compartment::default_gpa();
-constexpr uint64_t kGateLength = TG_REGION_PAGES * kPageSize;
+constexpr unsigned ud_vector = 6;
+constexpr Gpa region_gpa = Compartment::default_gpa();
+constexpr uint64_t gate_length = TG_REGION_PAGES * page_size;
 
 #define REFUSED(call, error) SM_CHECK_EQ(call, -(error), "a bad argument is refused")
 
@@ -70,7 +70,7 @@ void test_create() {
     REFUSED(create(good), EEXIST);
     views.close();
     SM_CHECK_EQ(create(good), 0, "after the first has closed, CREATE works");
-    SM_CHECK_EQ(vm.vcpu(0).call(guest_function(guest_return_value)).must_return(), kReturnValue,
+    SM_CHECK_EQ(vm.vcpu(0).call(guest_function(guest_return_value)).must_return(), return_value,
                 "the guest goes on");
 }
 
@@ -88,16 +88,16 @@ void test_region() {
             SM_CHECK_EQ(views.info().region_gpa, 0, "no region was placed");
         return result;
     };
-    SM_CHECK_EQ(place(kRegion, 1), 0, "SET_REGION works");
-    REFUSED(place(kRegion + 1, 1), EINVAL);
-    REFUSED(place(kRegion + 0x800, 1), EINVAL);
-    REFUSED(place(kRegion, 0), EINVAL);
-    REFUSED(place(kRegion, KVM_VIEWS_MAX_REGION_PAGES + 1), EINVAL);
-    REFUSED(place(kRegion, 0xffffffff), EINVAL);
-    REFUSED(place(kRegion, 1, 1), EINVAL);
+    SM_CHECK_EQ(place(region_gpa, 1), 0, "SET_REGION works");
+    REFUSED(place(region_gpa + 1, 1), EINVAL);
+    REFUSED(place(region_gpa + 0x800, 1), EINVAL);
+    REFUSED(place(region_gpa, 0), EINVAL);
+    REFUSED(place(region_gpa, KVM_VIEWS_MAX_REGION_PAGES + 1), EINVAL);
+    REFUSED(place(region_gpa, 0xffffffff), EINVAL);
+    REFUSED(place(region_gpa, 1, 1), EINVAL);
     REFUSED(place(Gpa{0}, 1), EADDRINUSE);
-    REFUSED(place(Gpa{TG_RAM_SIZE - kPageSize}, 2), EADDRINUSE);
-    REFUSED(place(Gpa{TG_RAM_SIZE - kPageSize}, 1), EADDRINUSE);
+    REFUSED(place(Gpa{TG_RAM_SIZE - page_size}, 2), EADDRINUSE);
+    REFUSED(place(Gpa{TG_RAM_SIZE - page_size}, 1), EADDRINUSE);
 
     Views views = Views::attach(vm.fd());
     uint32_t bits = views.info().phys_bits;
@@ -105,25 +105,25 @@ void test_region() {
     uint64_t end = uint64_t{1} << bits;
     views.close();
     REFUSED(place(Gpa{end}, 1), EINVAL);
-    REFUSED(place(Gpa{end - kPageSize}, 2), EINVAL);
+    REFUSED(place(Gpa{end - page_size}, 2), EINVAL);
     REFUSED(place(Gpa{~0ull & ~0xfffull}, 1), EINVAL);
     REFUSED(place(Gpa{~0ull & ~0xfffull}, 2), EINVAL);
 
     views = Views::attach(vm.fd());
     // There is nothing to map before there is a region.
-    SM_CHECK(mmap(nullptr, kPageSize, PROT_READ, MAP_SHARED, views.fd(), 0) == MAP_FAILED);
-    SM_CHECK_EQ(views.set_region(kRegion, 4), 0, "SET_REGION works");
-    REFUSED(views.set_region(kRegion, 4), EEXIST);
-    REFUSED(views.set_region(kRegion + 16 * kPageSize, 4), EEXIST);
-    SM_CHECK_EQ(views.info().region_gpa, kRegion.value, "GET_INFO says where the region is");
+    SM_CHECK(mmap(nullptr, page_size, PROT_READ, MAP_SHARED, views.fd(), 0) == MAP_FAILED);
+    SM_CHECK_EQ(views.set_region(region_gpa, 4), 0, "SET_REGION works");
+    REFUSED(views.set_region(region_gpa, 4), EEXIST);
+    REFUSED(views.set_region(region_gpa + 16 * page_size, 4), EEXIST);
+    SM_CHECK_EQ(views.info().region_gpa, region_gpa.value, "GET_INFO says where the region is");
     SM_CHECK_EQ(views.info().region_pages, 4, "GET_INFO says how big it is");
 
     auto map = [&](size_t pages, int flags, off_t page) {
-        void* start = mmap(nullptr, pages * kPageSize, PROT_READ | PROT_WRITE, flags, views.fd(),
-                           page * kPageSize);
+        void* start = mmap(nullptr, pages * page_size, PROT_READ | PROT_WRITE, flags, views.fd(),
+                           page * page_size);
         if (start == MAP_FAILED)
             return false;
-        munmap(start, pages * kPageSize);
+        munmap(start, pages * page_size);
         return true;
     };
     SM_CHECK(map(4, MAP_SHARED, 0));
@@ -137,11 +137,11 @@ void test_region() {
 void test_protect() {
     Vm vm;
     Views views = Views::attach(vm.fd());
-    REFUSED(views.protect(kRegion, 1, KVM_VIEWS_SHADOW, KVM_VIEWS_R), EINVAL);
-    SM_CHECK_EQ(views.set_region(kRegion, 4), 0, "SET_REGION works");
+    REFUSED(views.protect(region_gpa, 1, KVM_VIEWS_SHADOW, KVM_VIEWS_R), EINVAL);
+    SM_CHECK_EQ(views.set_region(region_gpa, 4), 0, "SET_REGION works");
     auto protect = [&](auto change) {
         kvm_views_protect request{};
-        request.gpa = kRegion.value;
+        request.gpa = region_gpa.value;
         request.pages = 1;
         request.view = KVM_VIEWS_SHADOW;
         request.rights = KVM_VIEWS_R;
@@ -176,7 +176,7 @@ void test_protect() {
     // Neither half in the region, nor over its end, nor beyond all addresses.
     REFUSED(protect([](auto& r) { r.pages = 5; }), EINVAL);
     REFUSED(protect([](auto& r) {
-                r.gpa -= kPageSize;
+                r.gpa -= page_size;
                 r.pages = 2;
                 r.view = KVM_VIEWS_MAIN;
             }),
@@ -213,7 +213,7 @@ void test_enable_and_patch() {
     auto enable = [&](auto change) {
         kvm_views_enable request{};
         request.gate_gva = TG_REGION_GVA;
-        request.gate_len = kGateLength;
+        request.gate_len = gate_length;
         change(request);
         return views.call(KVM_VIEWS_ENABLE, &request);
     };
@@ -235,7 +235,7 @@ void test_enable_and_patch() {
     SM_CHECK_EQ(enable([](auto&) {}), 0, "ENABLE works");
     SM_CHECK(enable([](auto&) {}) < 0); // Twice.
     SM_CHECK_EQ(views.info().state, KVM_VIEWS_STATE_ENABLED, "it is enabled");
-    SM_CHECK(views.set_region(kRegion, 4) < 0);
+    SM_CHECK(views.set_region(region_gpa, 4) < 0);
 
     // A batch of nothing, and one that is not there.
     kvm_views_patches batch{};
@@ -320,13 +320,13 @@ void test_queries() {
     SM_CHECK(fcntl(views.fd(), F_GETFD) & FD_CLOEXEC);
 }
 
-constexpr uint32_t kFeatureControl = 0x3a;
+constexpr uint32_t feature_control = 0x3a;
 
 void test_nested() {
     Vm vm;
     Vcpu& vcpu = vm.vcpu(0);
     Gpa vmxon_region{TG_DATA_GPA + 0x10000};
-    vcpu.set_msr(kFeatureControl, 5);
+    vcpu.set_msr(feature_control, 5);
     Outcome outcome = vcpu.call(guest_function(guest_vmxon), vmxon_region);
     if (!outcome.returned() || outcome.value) {
         note("nested virtualization is off: VMX operation not tested");
@@ -342,12 +342,12 @@ void test_nested() {
     SM_CHECK_EQ(vcpu.call(guest_function(guest_vmxon), vmxon_region).must_return(), 0,
                 "VMXON works while nothing is armed");
     SM_CHECK(views.vcpu(0).flags & KVM_VIEWS_VCPU_VMXON);
-    REFUSED(views.enable(region_gva(0), kGateLength), EOPNOTSUPP);
+    REFUSED(views.enable(region_gva(0), gate_length), EOPNOTSUPP);
     vcpu.call(guest_function(guest_vmxoff)).must_return();
     compartment.enable();
 
     outcome = vcpu.call(guest_function(guest_vmxon), vmxon_region);
-    outcome.must_raise(kUd);
+    outcome.must_raise(ud_vector);
     kvm_views_event event = views.must_get_event(KVM_VIEWS_EVENT_NESTED);
     SM_CHECK_EQ(event.rip, outcome.rip, "EVENT_NESTED: rip is that of the #UD");
     SM_CHECK_EQ(event.vcpu_id, 0, "EVENT_NESTED: vcpu_id");

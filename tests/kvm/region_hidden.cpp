@@ -10,7 +10,7 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kUd = 6, kGp = 13;
+constexpr unsigned ud_vector = 6, gp_vector = 13;
 
 /// Runs one access to a region page and says whether it reached the VMM as MMIO there.
 bool went_to_vmm(const Compartment& compartment, Vcpu& vcpu, uint32_t page) {
@@ -67,9 +67,9 @@ void check_jump_fails(Fixture& f, uint32_t page) {
         SM_CHECK_EQ(outcome.rip, region_gva(page).value, "no instruction of the page was run");
     } else {
         SM_CHECK(outcome.end == Outcome::End::exception);
-        SM_CHECK(outcome.vector == kUd || outcome.vector == kGp);
+        SM_CHECK(outcome.vector == ud_vector || outcome.vector == gp_vector);
     }
-    SM_CHECK(outcome.value != kSecretValue);
+    SM_CHECK(outcome.value != secret_value);
     f.vcpu.clear_mmio();
 }
 } // namespace
@@ -93,7 +93,7 @@ void test_main() {
     check_jump_fails(f, TG_PAGE_SECRET);
 
     // Execute-only: runs, is not read, is not written.
-    SM_CHECK_EQ(f.vcpu.call(region_gva(TG_PAGE_XONLY)).must_return(), kSecretValue,
+    SM_CHECK_EQ(f.vcpu.call(region_gva(TG_PAGE_XONLY)).must_return(), secret_value,
                 "an execute-only page runs in the main view");
     uint64_t content = f.owners(TG_PAGE_XONLY) = 0x123456;
     Outcome read = f.vcpu.call(guest_function(guest_read8), region_gva(TG_PAGE_XONLY, 64));
@@ -129,7 +129,7 @@ void test_main() {
     SM_CHECK_EQ(f.read(TG_PAGE_RONLY), 0x88, "the main view reads what the shadow view wrote");
     SM_CHECK_EQ(
         f.vcpu.call(gate_function(gate_call_shadow), region_gva(TG_PAGE_SECRET)).must_return(),
-        kSecretValue, "the shadow view runs a page that the main view lacks");
+        secret_value, "the shadow view runs a page that the main view lacks");
 
     // The same after a trip: nothing of the shadow view stays behind in a TLB or MMIO cache.
     for (int i = 0; i < 50; i++) {
@@ -145,19 +145,20 @@ void test_main() {
     SM_CHECK_EQ(f.read(TG_PAGE_DATA), ~0ull, "a page that was taken away is absent");
 
     // A memslot that the VMM puts over the region is reported and changes nothing.
-    constexpr uint32_t kSlot = 7;
-    std::vector<uint8_t> memory(3 * kPageSize);
+    constexpr uint32_t slot_number = 7;
+    std::vector<uint8_t> memory(3 * page_size);
     auto* aligned = reinterpret_cast<uint8_t*>(
-        (reinterpret_cast<uintptr_t>(memory.data()) + kPageSize - 1) & ~(kPageSize - 1));
+        (reinterpret_cast<uintptr_t>(memory.data()) + page_size - 1) & ~(page_size - 1));
     Gpa over = f.compartment.gpa(TG_PAGE_RONLY);
     while (f.views.next_event(0)) // What was tried above.
         continue;
-    SM_CHECK_EQ(f.vm.set_slot(kSlot, over, aligned, 2 * kPageSize), 0, "the memslot is accepted");
+    SM_CHECK_EQ(f.vm.set_slot(slot_number, over, aligned, 2 * page_size), 0,
+                "the memslot is accepted");
     kvm_views_event event = f.views.must_get_event(KVM_VIEWS_EVENT_SLOT);
     SM_CHECK_EQ(event.gpa, over.value, "EVENT_SLOT: gpa");
-    SM_CHECK_EQ(event.arg, 2 * kPageSize, "EVENT_SLOT: bytes");
+    SM_CHECK_EQ(event.arg, 2 * page_size, "EVENT_SLOT: bytes");
     SM_CHECK_EQ(f.read(TG_PAGE_RONLY), 0x88, "the region's page stays");
-    SM_CHECK_EQ(f.vm.set_slot(kSlot, over, aligned, 0), 0, "the memslot is deleted");
+    SM_CHECK_EQ(f.vm.set_slot(slot_number, over, aligned, 0), 0, "the memslot is deleted");
     SM_CHECK_EQ(f.read(TG_PAGE_RONLY), 0x88, "the region's page stays");
 
     SM_CHECK_EQ(f.views.disable(), 0, "DISABLE works");

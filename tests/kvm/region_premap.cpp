@@ -14,9 +14,9 @@ namespace shadowmon::kvmtest {
 
 namespace {
 
-constexpr uint32_t kManyPages = 8192;
-constexpr uint32_t kMapped = TG_REGION_MAX_PAGES; // of them, at the end, in the guest's tables
-constexpr uint8_t kR = KVM_VIEWS_R, kW = KVM_VIEWS_W, kX = KVM_VIEWS_X;
+constexpr uint32_t many_pages = 8192;
+constexpr uint32_t mapped_pages = TG_REGION_MAX_PAGES; // of them, at the end, in the guest's tables
+constexpr uint8_t allow_r = KVM_VIEWS_R, allow_w = KVM_VIEWS_W, allow_x = KVM_VIEWS_X;
 
 uint64_t faults(const Views& views) { return views.stats().region_faults; }
 
@@ -49,14 +49,15 @@ void test_first_use() {
     SM_CHECK_EQ(faults(views), 0, "no page of the region was mapped because of a fault");
 
     // Rights that change: the page comes back when it is used.
-    SM_CHECK_EQ(views.protect(compartment.gpa(TG_PAGE_DATA), 1, KVM_VIEWS_SHADOW, kR | kW), 0,
-                "PROTECT works");
+    SM_CHECK_EQ(
+        views.protect(compartment.gpa(TG_PAGE_DATA), 1, KVM_VIEWS_SHADOW, allow_r | allow_w), 0,
+        "PROTECT works");
     vm.vcpu(0).call(gate_function(gate_read), region_gva(TG_PAGE_DATA)).must_return();
     SM_CHECK_EQ(faults(views), 1, "a page that was taken out is mapped by its next use");
 
     // A memslot that goes takes all roots with it.
-    SM_CHECK_EQ(vm.set_slot(5, Gpa{0x8000000}, vm.ram(Gpa{0}, kPageSize), kPageSize), 0, "a slot");
-    SM_CHECK_EQ(vm.set_slot(5, Gpa{0x8000000}, vm.ram(Gpa{0}, kPageSize), 0), 0, "it goes");
+    SM_CHECK_EQ(vm.set_slot(5, Gpa{0x8000000}, vm.ram(Gpa{0}, page_size), page_size), 0, "a slot");
+    SM_CHECK_EQ(vm.set_slot(5, Gpa{0x8000000}, vm.ram(Gpa{0}, page_size), 0), 0, "it goes");
     for (unsigned i = 0; i < 2; i++) {
         for (uint32_t page : {TG_PAGE_DATA, TG_PAGE_STACK, TG_PAGE_RONLY, TG_PAGE_VE})
             vm.vcpu(i).call(gate_function(gate_write), region_gva(page), 1).must_return();
@@ -71,16 +72,16 @@ struct FreshRam {
     static constexpr uint32_t pages = 16;
 
     explicit FreshRam(Vm& vm)
-        : memory(mmap(nullptr, pages * kPageSize, PROT_READ | PROT_WRITE,
+        : memory(mmap(nullptr, pages * page_size, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-                 pages * kPageSize) {
+                 pages * page_size) {
         SM_CHECK(memory.bytes() != MAP_FAILED);
         for (uint32_t i = 0; i < pages; i++)
-            memory.bytes()[i * kPageSize] = static_cast<uint8_t>(i + 1);
-        SM_CHECK_EQ(vm.set_slot(5, gpa, memory.bytes(), pages * kPageSize), 0, "a slot");
+            memory.bytes()[i * page_size] = static_cast<uint8_t>(i + 1);
+        SM_CHECK_EQ(vm.set_slot(5, gpa, memory.bytes(), pages * page_size), 0, "a slot");
     }
 
-    static Gpa page(uint32_t i) { return gpa + uint64_t{i} * kPageSize; }
+    static Gpa page(uint32_t i) { return gpa + uint64_t{i} * page_size; }
 
     Mapping memory;
 };
@@ -121,7 +122,7 @@ void test_ram() {
     SM_CHECK_EQ(written, 0, "there it may be written");
 
     // Each view keeps its rights.
-    SM_CHECK_EQ(views.protect(FreshRam::gpa + 13 * kPageSize, 1, KVM_VIEWS_MAIN, kR), 0,
+    SM_CHECK_EQ(views.protect(FreshRam::gpa + 13 * page_size, 1, KVM_VIEWS_MAIN, allow_r), 0,
                 "PROTECT works");
     vcpu.call(shadow_read, ram.page(13)).must_return();
     SM_CHECK_EQ(views.stats().violations, 0, "no access was forbidden");
@@ -131,18 +132,18 @@ void test_ram() {
 }
 
 /// The gate is the first of the pages that the guest can reach.
-void place_many(Vm& vm, const Views& views, Mapping& map) {
+void place_many(Vm& vm, const Views& views, Mapping& map, uint32_t pages) {
     const Gpa gpa = Compartment::default_gpa();
-    const Gpa gate = gpa + uint64_t{kManyPages - kMapped} * kPageSize;
-    SM_CHECK_EQ(views.set_region(gpa, kManyPages), 0, "SET_REGION works");
-    map = views.map_region(kManyPages);
-    memcpy(map.bytes() + (kManyPages - kMapped) * kPageSize, region_text_begin,
+    const Gpa gate = gpa + uint64_t{pages - mapped_pages} * page_size;
+    SM_CHECK_EQ(views.set_region(gpa, pages), 0, "SET_REGION works");
+    map = views.map_region(pages);
+    memcpy(map.bytes() + (pages - mapped_pages) * page_size, region_text_begin,
            static_cast<size_t>(region_text_end - region_text_begin));
-    SM_CHECK_EQ(views.protect(gpa, kManyPages, KVM_VIEWS_SHADOW, kR | kW), 0, "PROTECT works");
-    SM_CHECK_EQ(views.protect(gate, 1, KVM_VIEWS_MAIN, kX), 0, "PROTECT works");
-    SM_CHECK_EQ(views.protect(gate, 1, KVM_VIEWS_SHADOW, kR | kX), 0, "PROTECT works");
-    vm.map_region_in_guest(gate, kMapped);
-    SM_CHECK_EQ(views.enable(region_gva(0), kMapped * kPageSize), 0, "ENABLE works");
+    SM_CHECK_EQ(views.protect(gpa, pages, KVM_VIEWS_SHADOW, allow_r | allow_w), 0, "PROTECT works");
+    SM_CHECK_EQ(views.protect(gate, 1, KVM_VIEWS_MAIN, allow_x), 0, "PROTECT works");
+    SM_CHECK_EQ(views.protect(gate, 1, KVM_VIEWS_SHADOW, allow_r | allow_x), 0, "PROTECT works");
+    vm.map_region_in_guest(gate, mapped_pages);
+    SM_CHECK_EQ(views.enable(region_gva(0), mapped_pages * page_size), 0, "ENABLE works");
 }
 
 uint64_t ticks_of(Vcpu& vcpu) {
@@ -155,18 +156,18 @@ void test_many_pages() {
     Vm vm;
     Views views = Views::attach(vm.fd());
     Mapping map;
-    place_many(vm, views, map);
+    place_many(vm, views, map, many_pages);
     uint64_t first = ticks_of(vm.vcpu(0));
     uint64_t later = ticks_of(vm.vcpu(0));
     note("%u pages: the first entry takes %llu TSC ticks, %llu per page; the second %llu",
-         kManyPages, (unsigned long long)first, (unsigned long long)(first - later) / kManyPages,
+         many_pages, (unsigned long long)first, (unsigned long long)(first - later) / many_pages,
          (unsigned long long)later);
-    for (uint32_t page = 1; page < kMapped; page++)
+    for (uint32_t page = 1; page < mapped_pages; page++)
         vm.vcpu(0).call(gate_function(gate_write), region_gva(page), page).must_return();
     SM_CHECK_EQ(faults(views), 0, "all pages were mapped");
-    for (uint32_t page = 1; page < kMapped; page++) {
+    for (uint32_t page = 1; page < mapped_pages; page++) {
         uint64_t value;
-        memcpy(&value, map.bytes() + (kManyPages - kMapped + page) * kPageSize, sizeof(value));
+        memcpy(&value, map.bytes() + (many_pages - mapped_pages + page) * page_size, sizeof(value));
         SM_CHECK_EQ(value, page, "each page is itself");
     }
 }
@@ -177,7 +178,8 @@ void test_end_meanwhile() {
     for (unsigned round = 0; round < 20; round++) {
         Views views = Views::attach(vm.fd());
         Mapping map;
-        place_many(vm, views, map);
+        // Enough for the vCPUs to be on their way for a while.
+        place_many(vm, views, map, 2 * mapped_pages);
         for (unsigned i = 0; i < 2; i++)
             vm.vcpu(i).start(guest_function(guest_return_value));
         if (round % 2)
@@ -185,7 +187,7 @@ void test_end_meanwhile() {
         else
             views.close();
         for (unsigned i = 0; i < 2; i++)
-            SM_CHECK_EQ(vm.vcpu(i).wait().must_return(), kReturnValue, "the guest goes on");
+            SM_CHECK_EQ(vm.vcpu(i).wait().must_return(), return_value, "the guest goes on");
         vm.vcpu(0).clear_mmio();
         vm.vcpu(0).call(guest_function(guest_read8), region_gva(1)).must_return();
         SM_CHECK_EQ(vm.vcpu(0).mmio().size(), 1, "the region is a hole again");

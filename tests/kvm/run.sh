@@ -1,31 +1,73 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Runs the KVM tests in the lab: run.sh [NAME...], all of them by default. The
-# programs are taken from $KVM_TESTS (default: build/dev/tests/kvm); what
-# $LAB_RUN_ARGS holds goes to lab/run ("--checking" for the lockdep kernel).
+# Runs the KVM tests in the lab:
+#   run.sh [--checking | --plain] [NAME...]
+# By default all of them, each on the kernel where it is worth most: those that count instructions
+# or stop a vCPU at each of them on the plain one, all others on the one with lockdep. --checking
+# and --plain run only those of that kernel or, if they are named, all of them there
+# ("run.sh --checking all").
+#
+# The programs are taken from $KVM_TESTS (default: build/dev/tests/kvm); what $LAB_RUN_ARGS holds
+# goes to lab/run. With KVM_TESTS_VERBOSE=1 tests that pass tell what they say, too.
 set -eu
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 programs=${KVM_TESTS:-$repo/build/dev/tests/kvm}
+[ -z "${KVM_TESTS_VERBOSE:-}" ] || LAB_RUN_ARGS="${LAB_RUN_ARGS:-} --append KVM_TESTS_VERBOSE=1"
 
-if [ $# -eq 0 ]; then
+only=
+case ${1:-} in
+--plain | --checking)
+    only=${1#--}
+    shift
+    ;;
+esac
+all_there=$#
+if [ $# -eq 0 ] || [ "$*" = all ]; then
+    set --
     for file in "$programs"/kvm_*; do
         case $file in *.*) continue ;; esac
         set -- "$@" "${file##*/kvm_}"
     done
 fi
-# What counts instructions needs a machine with one CPU; the others get two.
-files='' files_one_cpu=''
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+# `run KERNEL CPUS NAME...`
+status=0
+run() {
+    # Short grace periods: KVM waits for one whenever a vCPU has changed its thread, and what is
+    # freed too early is gone sooner.
+    kernel=$1 arguments="--cpus $2 --append rcupdate.rcu_expedited=1 ${LAB_RUN_ARGS:-}" files=
+    shift 2
+    [ $# -gt 0 ] || return 0
+    for name; do
+        # Without what debuggers want: to unpack it takes the machine longer than some tests.
+        strip -o "$folder/kvm_$name" "$programs/kvm_$name"
+        files="$files $folder/kvm_$name"
+    done
+    [ "$kernel" = plain ] ||
+        arguments="$arguments --checking --append KVM_TESTS_NEED_LOCKDEP=1"
+    # shellcheck disable=SC2086
+    "$repo/lab/run" $arguments "$repo/tests/kvm/job.sh" $files || status=$?
+}
+
+one_cpu='' two_cpus=''
 for name; do
     case $name in
-    gate_interrupted | gate_descheduled) files_one_cpu="$files_one_cpu $programs/kvm_$name" ;;
-    *) files="$files $programs/kvm_$name" ;;
+    # They need a machine with one CPU, on which alone an exit can be put at an instruction.
+    gate_interrupted | gate_descheduled | gate_roundtrip) one_cpu="$one_cpu $name" ;;
+    *) two_cpus="$two_cpus $name" ;;
     esac
 done
-status=0
 # shellcheck disable=SC2086
-[ -z "$files" ] ||
-    "$repo/lab/run" --cpus 2 ${LAB_RUN_ARGS:-} "$repo/tests/kvm/job.sh" $files || status=$?
-# shellcheck disable=SC2086
-[ -z "$files_one_cpu" ] ||
-    "$repo/lab/run" ${LAB_RUN_ARGS:-} "$repo/tests/kvm/job.sh" $files_one_cpu || status=$?
+{
+    if [ -n "$only" ] && [ "$all_there" -gt 0 ]; then
+        run "$only" 2 $two_cpus
+        run "$only" 1 $one_cpu
+    else
+        [ "$only" = plain ] || run checking 2 $two_cpus
+        [ "$only" = checking ] || run plain 1 $one_cpu
+    fi
+}
 exit $status

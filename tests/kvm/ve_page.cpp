@@ -11,9 +11,9 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr uint32_t kEptViolation = 48;
-constexpr unsigned kVeVector = 20;
-constexpr Gpa kData{TG_DATA_GPA};
+constexpr uint32_t ept_violation_reason = 48;
+constexpr unsigned ve_vector = 20;
+constexpr Gpa data_gpa{TG_DATA_GPA};
 
 /// The #VE handler of region.S takes the address of the information page in RSI, so a function of
 /// RAM must not change it.
@@ -29,7 +29,7 @@ void escape_with_ve(Vm& vm, const Compartment& compartment, unsigned vcpu, Gpa t
         vm.vcpu(vcpu).call(gate_function(gate_escape_ve), target, region_gva(TG_PAGE_VE + vcpu));
     SM_CHECK_EQ(outcome.must_return(), count + 1, "the #VE handler ran once");
     volatile auto& ve = compartment.data().ve;
-    SM_CHECK_EQ(ve.reason, kEptViolation, "#VE page: exit reason");
+    SM_CHECK_EQ(ve.reason, ept_violation_reason, "#VE page: exit reason");
     SM_CHECK_EQ(ve.busy, 0xffffffffu, "#VE page: busy word");
     SM_CHECK_EQ(ve.qualification & 7, 4, "#VE page: qualification says fetch, and nothing else");
     SM_CHECK_EQ(ve.qualification >> 7 & 3, 3, "#VE page: GLA valid, not a page walk");
@@ -53,21 +53,21 @@ void test_ve() {
     Views views = Views::attach(vm.fd());
     Compartment compartment(views);
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
-    vm.set_gate(kVeVector, gate_function(gate_ve));
+    vm.set_gate(ve_vector, gate_function(gate_ve));
     compartment.enable(KVM_VIEWS_ENABLE_VE);
 
     for (unsigned vcpu : {0u, 1u}) {
         for (unsigned i = 0; i < 8; i++) {
             // A page that no view has mapped, one that only the main view has mapped, and one
             // that the shadow view has read before.
-            Gpa page = kData + (vcpu * 100 + i * 4) * kPageSize + i * 64;
+            Gpa page = data_gpa + (vcpu * 100 + i * 4) * page_size + i * 64;
             Gpa fresh = place_function(vm, page);
-            Gpa main_only = place_function(vm, page + kPageSize);
-            Gpa known = place_function(vm, page + 2 * kPageSize);
+            Gpa main_only = place_function(vm, page + page_size);
+            Gpa known = place_function(vm, page + 2 * page_size);
             escape_with_ve(vm, compartment, vcpu, fresh);
             SM_CHECK_EQ(
                 vm.vcpu(vcpu).call(guest_function(guest_jump), Gva{main_only.value}).must_return(),
-                kReturnValue, "the main view runs the page");
+                return_value, "the main view runs the page");
             escape_with_ve(vm, compartment, vcpu, main_only);
             vm.vcpu(vcpu).call(gate_function(gate_read), Gva{known.value}).must_return();
             escape_with_ve(vm, compartment, vcpu, known);
@@ -77,7 +77,7 @@ void test_ve() {
     SM_CHECK(!views.next_event(0));
 
     // A mapped page costs no exit: #VE is the CPU's own.
-    Gpa known = place_function(vm, kData + 0x200000);
+    Gpa known = place_function(vm, data_gpa + 0x200000);
     escape_with_ve(vm, compartment, 0, known);
     uint64_t least = ~0ull;
     for (unsigned i = 0; i < 50; i++) {
@@ -94,7 +94,7 @@ void test_ve() {
     uint64_t count = compartment.data().ve_count;
     SM_CHECK_EQ(
         vm.vcpu(0).call(gate_function(gate_escape), known, region_gva(TG_PAGE_VE)).must_return(),
-        kReturnValue, "with the busy word set the vCPU goes on in the main view");
+        return_value, "with the busy word set the vCPU goes on in the main view");
     SM_CHECK_EQ(compartment.data().ve_count, count, "with the busy word set there is no #VE");
     kvm_views_event event = views.must_get_event(KVM_VIEWS_EVENT_ESCAPE);
     SM_CHECK_EQ(event.gpa, known.value, "EVENT_ESCAPE: gpa");
@@ -105,16 +105,16 @@ void test_escape() {
     Views views = Views::attach(vm.fd());
     Compartment compartment(views);
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
-    vm.set_gate(kVeVector, gate_function(gate_ve));
+    vm.set_gate(ve_vector, gate_function(gate_ve));
     compartment.enable();
 
     for (unsigned vcpu : {1u, 0u}) {
         for (unsigned i = 0; i < 8; i++) {
-            Gpa target = place_function(vm, kData + (vcpu * 16 + i) * kPageSize + 16 * i);
+            Gpa target = place_function(vm, data_gpa + (vcpu * 16 + i) * page_size + 16 * i);
             if (i % 2)
                 vm.vcpu(vcpu).call(gate_function(gate_read), Gva{target.value}).must_return();
             SM_CHECK_EQ(vm.vcpu(vcpu).call(gate_function(gate_escape), target).must_return(),
-                        kReturnValue, "the vCPU goes on in the main view");
+                        return_value, "the vCPU goes on in the main view");
             kvm_views_event event = views.must_get_event(KVM_VIEWS_EVENT_ESCAPE);
             SM_CHECK_EQ(event.vcpu_id, vcpu, "EVENT_ESCAPE: vcpu_id");
             SM_CHECK_EQ(event.view, KVM_VIEWS_SHADOW, "EVENT_ESCAPE: view");

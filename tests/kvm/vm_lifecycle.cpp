@@ -15,26 +15,26 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kUd = 6;
-constexpr Gpa kControl{TG_DATA_GPA};
-constexpr uint64_t kVmFd = 1;
-constexpr uint64_t kAttached = 2;
+constexpr unsigned ud_vector = 6;
+constexpr Gpa control_gpa{TG_DATA_GPA};
+constexpr uint64_t vm_fd = 1;
+constexpr uint64_t attached = 2;
 
 /// A VMM of its own: two vCPUs in the counting loop; ends when told, or is killed.
 void vmm(const Channel& channel, std::span<const uint64_t> args) {
     Vm vm({.vcpus = 2, .irqchip = args[0] != 0});
     vm.map_region_in_guest(Compartment::default_gpa(), TG_REGION_PAGES);
     for (unsigned i = 0; i < 2; i++)
-        vm.vcpu(i).start(guest_function(guest_count_loop), kControl + i * kPageSize);
-    channel.send({kVmFd, {static_cast<uint64_t>(vm.fd())}});
+        vm.vcpu(i).start(guest_function(guest_count_loop), control_gpa + i * page_size);
+    channel.send({vm_fd, {static_cast<uint64_t>(vm.fd())}});
     Message order;
     channel.try_receive(order);
-    if (order.what == kAttached) {
+    if (order.what == attached) {
         // One vCPU into the gate, where it stays.
-        vm.at<LoopControl>(kControl).stop = 1;
+        vm.at<LoopControl>(control_gpa).stop = 1;
         vm.vcpu(0).wait().must_return();
         vm.vcpu(0).start(gate_function(gate_spin));
-        channel.send({kAttached});
+        channel.send({attached});
         channel.try_receive(order);
     }
     _exit(0); // As a VMM that ends with its threads in KVM_RUN.
@@ -48,8 +48,8 @@ void owner(const Channel& channel, std::span<const uint64_t> args) {
     compartment.enable();
     // A child process that lives longer than this one must not keep the views.
     Child child("idle");
-    child.channel().receive(kAttached);
-    channel.send({kAttached, {static_cast<uint64_t>(child.pid())}});
+    child.channel().receive(attached);
+    channel.send({attached, {static_cast<uint64_t>(child.pid())}});
     Message order;
     channel.try_receive(order);
     _exit(0);
@@ -59,7 +59,7 @@ Role owner_role("owner", owner);
 /// Outlives the process that started it, until it is killed.
 Role idle_role("idle", [](const Channel& channel, std::span<const uint64_t>) {
     SM_CHECK_SYS(prctl(PR_SET_PDEATHSIG, 0));
-    channel.send({kAttached});
+    channel.send({attached});
     for (;;)
         pause();
 });
@@ -88,14 +88,14 @@ void test_vmm_ends(bool killed, bool inside, bool irqchip) {
     note("the VMM %s, vCPU %s, %s irqchip", killed ? "is killed" : "ends",
          inside ? "inside" : "outside", irqchip ? "with" : "without");
     Child vmm("vmm", {irqchip});
-    uint64_t fd = vmm.channel().receive(kVmFd).values[0];
+    uint64_t fd = vmm.channel().receive(vm_fd).values[0];
     Views views = Views::attach_to_process(vmm.pid(), fd);
     Compartment compartment(views);
     compartment.enable();
     SM_CHECK(!(views.poll(0) & POLLHUP));
     if (inside) {
-        vmm.channel().send({kAttached});
-        vmm.channel().receive(kAttached);
+        vmm.channel().send({attached});
+        vmm.channel().receive(attached);
         wait_until("the vCPU is inside", [&] { return compartment.data().inside >= 1; });
     }
     if (killed) {
@@ -124,7 +124,7 @@ void test_vcpu_created_late() {
     vm.map_region_in_guest(compartment.gpa(), TG_REGION_PAGES);
     compartment.enable();
     SM_CHECK_EQ(views.info().nr_vcpus, 1, "one vCPU at first");
-    vm.vcpu(0).start(guest_function(guest_count_loop), kControl);
+    vm.vcpu(0).start(guest_function(guest_count_loop), control_gpa);
     Vcpu& late = vm.add_vcpu();
     SM_CHECK_EQ(views.info().nr_vcpus, 2, "the new vCPU is counted");
     late.call(gate_function(gate_round_trips), 10).must_return();
@@ -136,10 +136,10 @@ void test_vcpu_created_late() {
     views.close();
     // Closing only starts the end.
     wait_until_free(vm, "the views are gone");
-    late.call(guest_function(guest_vmfunc), 0, 1).must_raise(kUd);
+    late.call(guest_function(guest_vmfunc), 0, 1).must_raise(ud_vector);
     Vcpu& later = vm.add_vcpu();
-    later.call(guest_function(guest_vmfunc), 0, 1).must_raise(kUd);
-    vm.at<LoopControl>(kControl).stop = 1;
+    later.call(guest_function(guest_vmfunc), 0, 1).must_raise(ud_vector);
+    vm.at<LoopControl>(control_gpa).stop = 1;
     vm.vcpu(0).wait().must_return();
 }
 
@@ -159,7 +159,7 @@ kvm_views_event must_get_reset(const Views& views) {
 void check_after_reset(Vm& vm, const Compartment& compartment) {
     Vcpu& vcpu = vm.vcpu(1);
     vcpu.set_start_state();
-    SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), kReturnValue,
+    SM_CHECK_EQ(vcpu.call(guest_function(guest_return_value)).must_return(), return_value,
                 "the vCPU runs again");
     compartment.data().release = 1;
     vcpu.call(gate_function(gate_round_trips), 3).must_return();
@@ -178,7 +178,7 @@ void start_inside(Vm& vm, const Compartment& compartment) {
 /// INIT by the guest's other vCPU, as when it takes a CPU down and up, to a vCPU that is armed
 /// and to one in the shadow view; then a reset by the VMM. The event tells them apart.
 void test_reset() {
-    constexpr uint64_t kInitToOne = 1ull << 32 | 0x4500;
+    constexpr uint64_t init_to_one = 1ull << 32 | 0x4500;
     Vm vm({.vcpus = 2, .irqchip = true});
     note("resets");
     vm.vcpu(0).call(guest_function(guest_x2apic_on)).must_return();
@@ -196,7 +196,7 @@ void test_reset() {
             vcpu.start(guest_function(guest_halt));
         // As if it were handling a #VE.
         ve_busy = inside ? ~0u : 0;
-        vm.vcpu(0).call(guest_function(guest_send_ipi), kInitToOne).must_return();
+        vm.vcpu(0).call(guest_function(guest_send_ipi), init_to_one).must_return();
         kvm_views_event event = must_get_reset(views);
         SM_CHECK_EQ(event.arg, KVM_VIEWS_RESET_INIT, "INIT of one vCPU is told as such");
         SM_CHECK_EQ(event.view, inside ? KVM_VIEWS_SHADOW : KVM_VIEWS_MAIN,
@@ -232,7 +232,7 @@ void test_reset() {
 
 /// The views end while the vCPU that was inside waits for its start-up IPI.
 void test_reset_while_draining() {
-    constexpr uint64_t kInitToOne = 1ull << 32 | 0x4500;
+    constexpr uint64_t init_to_one = 1ull << 32 | 0x4500;
     Vm vm({.vcpus = 2, .irqchip = true});
     vm.vcpu(0).call(guest_function(guest_x2apic_on)).must_return();
     Views views = Views::attach(vm.fd());
@@ -243,7 +243,7 @@ void test_reset_while_draining() {
     note("a reset while draining");
     views.close();
     SM_CHECK_EQ(Views::try_attach(vm.fd()), -EEXIST, "a vCPU is inside");
-    vm.vcpu(0).call(guest_function(guest_send_ipi), kInitToOne).must_return();
+    vm.vcpu(0).call(guest_function(guest_send_ipi), init_to_one).must_return();
     wait_until_free(vm, "the views are gone, though the vCPU does not run");
     SM_CHECK(!vm.vcpu(1).finished());
     vm.vcpu(1).stop();
@@ -257,9 +257,9 @@ void expect_state(const kvm_views_vcpu& state, unsigned vcpu, const char* when) 
     SM_CHECK_EQ(state.cr0, 0x80050033, "GET_VCPU: cr0");
     SM_CHECK_EQ(state.efer, 0xd01, "GET_VCPU: efer");
     SM_CHECK_EQ(state.cr4 & 0x20, 0x20, "GET_VCPU: cr4");
-    SM_CHECK_EQ(state.gs_base, TG_CONTEXT_GPA + vcpu * kPageSize, "GET_VCPU: gs_base");
+    SM_CHECK_EQ(state.gs_base, TG_CONTEXT_GPA + vcpu * page_size, "GET_VCPU: gs_base");
     SM_CHECK_EQ(state.idt_base, TG_IDT_GPA, "GET_VCPU: idt_base");
-    SM_CHECK_EQ(state.idt_limit, kPageSize - 1, "GET_VCPU: idt_limit");
+    SM_CHECK_EQ(state.idt_limit, page_size - 1, "GET_VCPU: idt_limit");
     SM_CHECK_EQ(state.gdt_base, TG_GDT_GPA, "GET_VCPU: gdt_base");
     SM_CHECK_EQ(state.cpl, 0, "GET_VCPU: cpl");
     SM_CHECK_EQ(state.cs_long, 1, "GET_VCPU: cs_long");
@@ -287,9 +287,9 @@ void test_get_vcpu(bool armed) {
         compartment.enable();
 
     // Running.
-    vm.vcpu(0).start(guest_function(guest_count_loop), kControl);
+    vm.vcpu(0).start(guest_function(guest_count_loop), control_gpa);
     wait_until("the vCPU runs", [&] {
-        return *const_cast<volatile uint64_t*>(&vm.at<LoopControl>(kControl).count) > 0;
+        return *const_cast<volatile uint64_t*>(&vm.at<LoopControl>(control_gpa).count) > 0;
     });
     uint64_t tsc = 0, exits = 0;
     for (unsigned i = 0; i < 20; i++) {
@@ -327,7 +327,7 @@ void test_get_vcpu(bool armed) {
     // Being asked did not wake or disturb any of them: a PATCH stops all three, too.
     if (armed) {
         std::array<uint8_t, 4> zero{}, ours{1, 2, 3, 4};
-        kvm_views_patch patch = make_patch(kControl + 0x5000, zero, ours);
+        kvm_views_patch patch = make_patch(control_gpa + 0x5000, zero, ours);
         SM_CHECK_EQ(views.patch({&patch, 1}), 0, "PATCH with a halted vCPU works");
         SM_CHECK_EQ(views.disable(), 0, "DISABLE with a halted vCPU works");
     }
@@ -336,7 +336,7 @@ void test_get_vcpu(bool armed) {
     SM_CHECK(!vm.vcpu(1).finished());
     vm.send_message(1, Vm::Delivery::nmi);
     vm.vcpu(1).wait().must_return();
-    vm.at<LoopControl>(kControl).stop = 1;
+    vm.at<LoopControl>(control_gpa).stop = 1;
     vm.vcpu(0).wait().must_return();
 }
 
@@ -345,7 +345,7 @@ void test_owner_execs() {
     note("the owner starts a program");
     Vm vm;
     Child first("owner", {static_cast<uint64_t>(getpid()), static_cast<uint64_t>(vm.fd())});
-    auto idle = static_cast<pid_t>(first.channel().receive(kAttached).values[0]);
+    auto idle = static_cast<pid_t>(first.channel().receive(attached).values[0]);
     SM_CHECK_EQ(Views::try_attach(vm.fd()), -EEXIST, "the VM is taken");
     first.channel().send({0});
     first.must_exit();

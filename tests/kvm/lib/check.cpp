@@ -2,6 +2,7 @@
 #include "tests/kvm/lib/check.h"
 
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <unistd.h>
@@ -11,6 +12,12 @@ namespace shadowmon::kvmtest {
 
 namespace {
 std::string on_failure;
+const auto start_time = std::chrono::steady_clock::now();
+
+double seconds() {
+    const std::chrono::duration<double> since = std::chrono::steady_clock::now() - start_time;
+    return since.count();
+}
 
 void say(const char* prefix, const char* format, va_list args) {
     char text[1024];
@@ -34,7 +41,7 @@ void fail_at(const char* file, int line, const char* format, ...) {
     errno = error;
     say(prefix, format, args);
     va_end(args);
-    _exit(kFailed);
+    _exit(status_failed);
 }
 
 void say_on_failure(std::string what) { on_failure = std::move(what); }
@@ -44,13 +51,15 @@ void skip(const char* format, ...) {
     va_start(args, format);
     say("# SKIP ", format, args);
     va_end(args);
-    _exit(kSkipped);
+    _exit(status_skipped);
 }
 
 void note(const char* format, ...) {
     va_list args;
     va_start(args, format);
-    say("# ", format, args);
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "# %6.2f s: ", seconds());
+    say(prefix, format, args);
     va_end(args);
 }
 

@@ -7,9 +7,9 @@
 
 namespace shadowmon::kvmtest {
 
-constexpr int kPassed = 0;
-constexpr int kFailed = 1;
-constexpr int kSkipped = 4;
+constexpr int status_passed = 0;
+constexpr int status_failed = 1;
+constexpr int status_skipped = 4;
 
 /// Every check is fatal: a message with file and line, then the process ends. vCPU threads and
 /// role processes may call these as well.

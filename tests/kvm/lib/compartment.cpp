@@ -5,7 +5,7 @@
 
 #include <cstring>
 #include <ctime>
-#include <sched.h>
+#include <unistd.h>
 
 namespace shadowmon::kvmtest {
 
@@ -14,7 +14,7 @@ Compartment::Compartment(const Views& views, Gpa gpa) : views_(views), gpa_(gpa)
     map_ = views.map_region(TG_REGION_PAGES);
 
     auto size = static_cast<size_t>(region_text_end - region_text_begin);
-    SM_CHECK(size <= kPageSize);
+    SM_CHECK(size <= page_size);
     memcpy(page(TG_PAGE_GATE), region_text_begin, size);
     auto secret_size = static_cast<size_t>(region_text_end - region_secret);
     memcpy(page(TG_PAGE_SECRET), region_secret, secret_size);
@@ -44,14 +44,14 @@ Compartment::Compartment(const Views& views, Gpa gpa) : views_(views), gpa_(gpa)
 uint64_t Compartment::build_tables() const {
     auto* pmd = reinterpret_cast<uint64_t*>(page(TG_PAGE_TABLES));
     auto* pt = reinterpret_cast<uint64_t*>(page(TG_PAGE_TABLES + 1));
-    pmd[0] = gpa(TG_PAGE_TABLES + 1).value | kPteKernelPage;
+    pmd[0] = gpa(TG_PAGE_TABLES + 1).value | pte_kernel_page;
     for (uint32_t i = 0; i < TG_REGION_PAGES; i++)
-        pt[i] = gpa(i).value | kPteKernelPage;
-    return gpa(TG_PAGE_TABLES).value | kPteKernelPage;
+        pt[i] = gpa(i).value | pte_kernel_page;
+    return gpa(TG_PAGE_TABLES).value | pte_kernel_page;
 }
 
 void Compartment::enable(uint32_t flags) const {
-    SM_CHECK_EQ(views_.enable(region_gva(0), TG_REGION_PAGES * kPageSize, flags,
+    SM_CHECK_EQ(views_.enable(region_gva(0), TG_REGION_PAGES * page_size, flags,
                               flags & KVM_VIEWS_ENABLE_VE ? TG_PAGE_VE : 0),
                 0, "ENABLE works");
 }
@@ -65,7 +65,8 @@ uint64_t monotonic_ms() {
 void wait_step(const char* what, uint64_t start, uint64_t limit) {
     if (monotonic_ms() - start > limit)
         SM_FAIL("waited in vain until %s", what);
-    sched_yield();
+    // Asleep between two looks: what is waited for is done by others, who need the CPUs.
+    usleep(100);
 }
 
 } // namespace shadowmon::kvmtest

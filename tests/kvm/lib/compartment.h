@@ -16,8 +16,8 @@ class Compartment {
     /// Somewhere above RAM, and the same in every run.
     static constexpr Gpa default_gpa() { return Gpa{0x2'4000'0000}; }
 
-    Gpa gpa(uint32_t page = 0) const { return gpa_ + page * kPageSize; }
-    uint8_t* page(uint32_t page) const { return map_.bytes() + page * kPageSize; }
+    Gpa gpa(uint32_t page = 0) const { return gpa_ + page * page_size; }
+    uint8_t* page(uint32_t page) const { return map_.bytes() + page * page_size; }
     volatile RegionData& data() const {
         return *reinterpret_cast<volatile RegionData*>(page(TG_PAGE_DATA));
     }
@@ -33,14 +33,14 @@ class Compartment {
 };
 
 /// A long time for what takes none to speak of, in ms.
-constexpr uint64_t kWaitLimit = 10000;
+constexpr uint64_t wait_limit = 10000;
 
-void wait_step(const char* what, uint64_t start, uint64_t limit = kWaitLimit);
+void wait_step(const char* what, uint64_t start, uint64_t limit = wait_limit);
 uint64_t monotonic_ms();
 
 /// Spins, giving way to others, until the condition holds; fatal after the limit.
 template <typename Condition>
-void wait_until(const char* what, Condition condition, uint64_t limit = kWaitLimit) {
+void wait_until(const char* what, Condition condition, uint64_t limit = wait_limit) {
     uint64_t start = monotonic_ms();
     while (!condition())
         wait_step(what, start, limit);

@@ -88,9 +88,9 @@ SM_SYMBOL(region_secret);
 
 namespace shadowmon::kvmtest {
 
-constexpr uint64_t kPageSize = TG_PAGE_SIZE;
-constexpr uint32_t kReturnValue = 0x600d;   ///< what guest_return_value returns
-constexpr uint32_t kSecretValue = 0x5ec7e7; ///< what region_secret returns
+constexpr uint64_t page_size = TG_PAGE_SIZE;
+constexpr uint32_t return_value = 0x600d;   ///< what guest_return_value returns
+constexpr uint32_t secret_value = 0x5ec7e7; ///< what region_secret returns
 
 /// Where a function of guest.S is in the guest (virtual and physical address are the same).
 inline Gva guest_function(const uint8_t* symbol) {
@@ -104,7 +104,7 @@ inline Gva gate_function(const uint8_t* symbol) {
 }
 
 constexpr Gva region_gva(uint32_t page, uint32_t offset = 0) {
-    return Gva{TG_REGION_GVA + page * kPageSize + offset};
+    return Gva{TG_REGION_GVA + page * page_size + offset};
 }
 
 /// The page that a vCPU's GS base points to.
@@ -133,7 +133,7 @@ static_assert(offsetof(GuestContext, eoi) == TG_CTX_EOI);
 static_assert(offsetof(GuestContext, cs) == TG_CTX_CS);
 static_assert(offsetof(GuestContext, interrupts) == TG_CTX_INTERRUPTS);
 static_assert(offsetof(GuestContext, log) == TG_CTX_LOG);
-static_assert(sizeof(GuestContext) <= kPageSize);
+static_assert(sizeof(GuestContext) <= page_size);
 
 /// The region's data page.
 struct RegionData {

@@ -8,12 +8,12 @@
 
 namespace {
 /// Seconds until a test that hangs ends as failed; an emulated machine is slow.
-constexpr unsigned kTimeLimit = 60;
+constexpr unsigned time_limit = 60;
 
 void on_alarm(int) {
-    static constexpr char kText[] = "# FAILED: time limit reached, the test hangs\n";
-    [[maybe_unused]] ssize_t written = write(STDOUT_FILENO, kText, sizeof kText - 1);
-    _exit(shadowmon::kvmtest::kFailed);
+    static constexpr char message[] = "# FAILED: time limit reached, the test hangs\n";
+    [[maybe_unused]] ssize_t written = write(STDOUT_FILENO, message, sizeof message - 1);
+    _exit(shadowmon::kvmtest::status_failed);
 }
 } // namespace
 
@@ -22,12 +22,12 @@ void shadowmon::kvmtest::set_time_limit(unsigned seconds) { alarm(seconds); }
 int main(int argc, char** argv) {
     using namespace shadowmon::kvmtest;
     signal(SIGALRM, on_alarm);
-    shadowmon::kvmtest::set_time_limit(kTimeLimit);
+    shadowmon::kvmtest::set_time_limit(time_limit);
     if (argc > 1) {
         // A role must not outlive the test that started it.
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        return Role::run_from(argc, argv) ? kPassed : kFailed;
+        return Role::run_from(argc, argv) ? status_passed : status_failed;
     }
     test_main();
-    return kPassed;
+    return status_passed;
 }

@@ -11,18 +11,18 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr sm_offsets kOffsets = {.current_task = MonitoredGuest::kCurrentOffset,
-                                 .task_pid = 0x9a0,
-                                 .task_tgid = 0x9a4,
-                                 .task_real_parent = 0x9b0,
-                                 .task_cred = 0xb78,
-                                 .task_comm = 0xb88,
-                                 .task_state = 0x18,
-                                 .cred_uid = 8};
+constexpr sm_offsets guest_offsets = {.current_task = MonitoredGuest::current_offset,
+                                      .task_pid = 0x9a0,
+                                      .task_tgid = 0x9a4,
+                                      .task_real_parent = 0x9b0,
+                                      .task_cred = 0xb78,
+                                      .task_comm = 0xb88,
+                                      .task_state = 0x18,
+                                      .cred_uid = 8};
 
-constexpr uint8_t kInt20[] = {0xcd, gate_vector};
-constexpr Gpa kPudEntry{TG_PDPT_HIGH_GPA + pud_index * 8};
-constexpr Gpa kIdtEntry{TG_IDT_GPA + 16 * gate_vector};
+constexpr uint8_t int20_bytes[] = {0xcd, gate_vector};
+constexpr Gpa pud_entry_gpa{TG_PDPT_HIGH_GPA + pud_index * 8};
+constexpr Gpa idt_entry_gpa{TG_IDT_GPA + 16 * gate_vector};
 
 Layout make_layout(const PayloadImage& payload, const MonitoredGuest::Options& options) {
     Geometry geometry;
@@ -71,13 +71,13 @@ std::string payload_symbol(uint64_t rip) {
 }
 } // namespace
 
-MonitoredGuest::MonitoredGuest(GuestText text, std::vector<HookSite> sites, Options options)
+MonitoredGuest::MonitoredGuest(GuestText text, const std::vector<HookSite>& sites, Options options)
     : text_(text), vm_(options.vm), payload_(must(PayloadImage::parse(embedded_payload()))),
       layout_(make_layout(payload_, options)) {
     for (const HookSite& site : sites) {
         Hooked hooked;
         hooked.site = site;
-        hooked.old.assign(site.site, site.is_call ? site.end : site.site + sizeof(kInt20));
+        hooked.old.assign(site.site, site.is_call ? site.end : site.site + sizeof(int20_bytes));
         if (site.is_call) {
             SM_CHECK_EQ(site.end - site.site, SM_ASM_CALL_LENGTH, "a CALL replaces a NOP of five");
             hooked.bytes = {0xe8};
@@ -86,8 +86,8 @@ MonitoredGuest::MonitoredGuest(GuestText text, std::vector<HookSite> sites, Opti
             for (unsigned i = 0; i < 4; i++)
                 hooked.bytes.push_back(static_cast<uint8_t>(rel >> (8 * i)));
         } else {
-            SM_CHECK(site.end - site.site >= static_cast<long>(sizeof(kInt20)));
-            hooked.bytes.assign(std::begin(kInt20), std::end(kInt20));
+            SM_CHECK(site.end - site.site >= static_cast<long>(sizeof(int20_bytes)));
+            hooked.bytes.assign(std::begin(int20_bytes), std::end(int20_bytes));
         }
         hooks_.push_back(std::move(hooked));
     }
@@ -95,25 +95,25 @@ MonitoredGuest::MonitoredGuest(GuestText text, std::vector<HookSite> sites, Opti
 }
 
 void MonitoredGuest::write_task(uint64_t at, uint32_t pid, const char* comm) {
-    vm_.at<uint32_t>(at + kOffsets.task_pid) = pid + 1;
-    vm_.at<uint32_t>(at + kOffsets.task_tgid) = pid;
-    vm_.at<uint64_t>(at + kOffsets.task_real_parent) = kParent;
-    vm_.at<uint64_t>(at + kOffsets.task_cred) = kCred;
-    vm_.at<uint32_t>(at + kOffsets.task_state) = 1;
-    strncpy(&vm_.at<char>(at + kOffsets.task_comm), comm, SM_COMM_SIZE);
+    vm_.at<uint32_t>(at + guest_offsets.task_pid) = pid + 1;
+    vm_.at<uint32_t>(at + guest_offsets.task_tgid) = pid;
+    vm_.at<uint64_t>(at + guest_offsets.task_real_parent) = parent_gpa;
+    vm_.at<uint64_t>(at + guest_offsets.task_cred) = cred_gpa;
+    vm_.at<uint32_t>(at + guest_offsets.task_state) = 1;
+    strncpy(&vm_.at<char>(at + guest_offsets.task_comm), comm, SM_COMM_SIZE);
 }
 
 void MonitoredGuest::build_guest() {
     const auto size = static_cast<size_t>(text_.end - text_.begin);
-    memcpy(vm_.ram(Gpa{kText}, size), text_.begin, size);
-    write_task(kTask, 100, "bench");
-    write_task(kNextTask, 200, "next");
-    write_task(kParent, 1, "init");
-    vm_.at<uint32_t>(kCred + kOffsets.cred_uid) = 33;
+    memcpy(vm_.ram(Gpa{text_gpa}, size), text_.begin, size);
+    write_task(task_gpa, 100, "bench");
+    write_task(next_task_gpa, 200, "next");
+    write_task(parent_gpa, 1, "init");
+    vm_.at<uint32_t>(cred_gpa + guest_offsets.cred_uid) = 33;
     // The same memory once more, where a kernel's text is: in reach of the compartment's jumps.
-    vm_.at<uint64_t>(TG_PDPT_HIGH_GPA + 510 * 8) = TG_PD_LOW_GPA | kPteKernelPage;
+    vm_.at<uint64_t>(TG_PDPT_HIGH_GPA + 510 * 8) = TG_PD_LOW_GPA | pte_kernel_page;
     for (unsigned vcpu = 0; vcpu < vm_.nr_vcpus(); vcpu++) {
-        vm_.at<uint64_t>(TG_CONTEXT_GPA + vcpu * kPageSize + kCurrentOffset) = kTask;
+        vm_.at<uint64_t>(TG_CONTEXT_GPA + vcpu * page_size + current_offset) = task_gpa;
         for (uint64_t i = 0; i < 21; i++)
             vm_.at<uint64_t>(regs_at(vcpu) + 8 * i) = 1000 + i;
         // As Linux does where the CPU can, so that the payload reads the GS base in one
@@ -145,7 +145,7 @@ void MonitoredGuest::fill() {
     contents.config.direct_map = 0;
     contents.config.nr_windows = 1;
     contents.config.windows[0] = {0, TG_RAM_SIZE};
-    contents.config.offsets = kOffsets;
+    contents.config.offsets = guest_offsets;
     std::vector<uint8_t> code;
     for (Hooked& hooked : hooks_) {
         sm_hook hook{};
@@ -155,7 +155,7 @@ void MonitoredGuest::fill() {
             hook.rip = function(hooked.site.end).value;
             hook.flags = SM_HOOK_CALL;
         } else {
-            hook.rip = function(hooked.site.site).value + sizeof(kInt20);
+            hook.rip = function(hooked.site.site).value + sizeof(int20_bytes);
             build_displaced(hooked, code);
             hook.resume_if1 = hooked.resume_if1;
             hook.resume_if0 = hooked.resume_if0;
@@ -188,8 +188,8 @@ void MonitoredGuest::attach() {
     static_assert(sizeof(gate) == sizeof(gate_bytes));
     memcpy(gate_bytes.data(), &gate, sizeof(gate));
     std::vector<kvm_views_patch> patches = {
-        make_patch(kPudEntry, vm_.ram_span(kPudEntry, pud_bytes.size()), pud_bytes),
-        make_patch(kIdtEntry, vm_.ram_span(kIdtEntry, gate_bytes.size()), gate_bytes)};
+        make_patch(pud_entry_gpa, vm_.ram_span(pud_entry_gpa, pud_bytes.size()), pud_bytes),
+        make_patch(idt_entry_gpa, vm_.ram_span(idt_entry_gpa, gate_bytes.size()), gate_bytes)};
     for (const Hooked& hooked : hooks_)
         patches.push_back(patch_of(hooked));
     SM_CHECK_EQ(views_.patch(patches), 0, "PATCH works");
@@ -228,8 +228,8 @@ bool MonitoredGuest::is_hooked(const HookSite& site) {
 
 std::vector<uint8_t> MonitoredGuest::patched_pages() {
     std::vector<uint8_t> bytes;
-    for (uint64_t gpa : {uint64_t{TG_PDPT_HIGH_GPA}, uint64_t{TG_IDT_GPA}, kText}) {
-        const auto page = vm_.ram_span(Gpa{gpa}, kPageSize);
+    for (uint64_t gpa : {uint64_t{TG_PDPT_HIGH_GPA}, uint64_t{TG_IDT_GPA}, text_gpa}) {
+        const auto page = vm_.ram_span(Gpa{gpa}, page_size);
         bytes.insert(bytes.end(), page.begin(), page.end());
     }
     return bytes;
@@ -256,7 +256,7 @@ sm_hook& MonitoredGuest::hook(uint32_t id) {
 uint64_t MonitoredGuest::no_slot() {
     const uint64_t offset =
         must(payload_.symbol(SM_SYMBOL_NO_SLOT)).value - (SM_COMPARTMENT_GVA + SM_DATA_OFFSET);
-    const uint64_t at = layout_.area(AreaKind::data).first_page * kPageSize + offset;
+    const uint64_t at = layout_.area(AreaKind::data).first_page * page_size + offset;
     return __atomic_load_n(reinterpret_cast<uint64_t*>(map_.bytes() + at), __ATOMIC_ACQUIRE);
 }
 
@@ -292,7 +292,7 @@ std::string MonitoredGuest::name_of(uint64_t rip) const {
     else if (rip - SM_COMPARTMENT_GVA < SM_COMPARTMENT_SIZE)
         name = payload_symbol(rip);
     else
-        name = fmt::format("guest text+0x{:x}", rip - kHighHalf - kText);
+        name = fmt::format("guest text+0x{:x}", rip - high_half - text_gpa);
     return fmt::format("0x{:x} ({})", rip, name);
 }
 

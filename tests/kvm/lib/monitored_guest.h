@@ -44,7 +44,7 @@ class MonitoredGuest {
         uint32_t slots = 2;
         uint32_t ring_size = 1 << 16;
     };
-    MonitoredGuest(GuestText text, std::vector<HookSite> sites, Options options);
+    MonitoredGuest(GuestText text, const std::vector<HookSite>& sites, Options options);
 
     void attach();
     void detach() { views_.close(); }
@@ -54,9 +54,9 @@ class MonitoredGuest {
     const PayloadImage& payload() const { return payload_; }
 
     /// Guest text is in two places: low, as all of RAM, and where it runs.
-    Gva function(const uint8_t* symbol) const { return Gva{kHighHalf + gpa(symbol).value}; }
+    Gva function(const uint8_t* symbol) const { return Gva{high_half + gpa(symbol).value}; }
     Gpa gpa(const uint8_t* symbol) const {
-        return Gpa{kText + static_cast<uint64_t>(symbol - text_.begin)};
+        return Gpa{text_gpa + static_cast<uint64_t>(symbol - text_.begin)};
     }
     /// An address of the guest or of the compartment by name, for messages.
     std::string name_of(uint64_t rip) const;
@@ -81,19 +81,19 @@ class MonitoredGuest {
     std::vector<Record> take_records();
 
     // The guest's "kernel data"; guest-virtual and guest-physical are the same there.
-    static constexpr uint64_t kText = TG_DATA_GPA;
-    static constexpr uint64_t kTask = TG_DATA_GPA + 0x20000;
-    static constexpr uint64_t kNextTask = TG_DATA_GPA + 0x30000;
-    static constexpr uint64_t kParent = TG_DATA_GPA + 0x40000;
-    static constexpr uint64_t kCred = TG_DATA_GPA + 0x50000;
+    static constexpr uint64_t text_gpa = TG_DATA_GPA;
+    static constexpr uint64_t task_gpa = TG_DATA_GPA + 0x20000;
+    static constexpr uint64_t next_task_gpa = TG_DATA_GPA + 0x30000;
+    static constexpr uint64_t parent_gpa = TG_DATA_GPA + 0x40000;
+    static constexpr uint64_t cred_gpa = TG_DATA_GPA + 0x50000;
     /// Free for the test.
-    static constexpr uint64_t kFree = TG_DATA_GPA + 0x60000;
-    static constexpr uint64_t kCurrentOffset = 0x800; // in the context page, which is the GS base
+    static constexpr uint64_t free_gpa = TG_DATA_GPA + 0x60000;
+    static constexpr uint64_t current_offset = 0x800; // in the context page, which is the GS base
     /// pt_regs at the low end of a stack's 16 KiB, which the few calls here never reach.
     static constexpr uint64_t regs_at(unsigned vcpu) {
         return TG_STACK_GPA + vcpu * TG_STACK_SIZE + 0x100;
     }
-    static constexpr uint64_t kHighHalf = 0xffffffff80000000;
+    static constexpr uint64_t high_half = 0xffffffff80000000;
 
   private:
     struct Hooked {

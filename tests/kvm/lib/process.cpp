@@ -11,14 +11,15 @@
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <utility>
 
 extern char** environ;
 
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr int kChannelFd = 100;
-constexpr char kRoleOption[] = "--role";
+constexpr int channel_fd = 100;
+constexpr char role_option[] = "--role";
 } // namespace
 
 void Channel::send(const Message& message) const {
@@ -43,23 +44,24 @@ Message Channel::receive(uint64_t what) const {
     return message;
 }
 
-Child::Child(std::string_view role, std::vector<uint64_t> args) {
+Child::Child(std::string_view role, const std::vector<uint64_t>& args) {
     int ends[2];
     SM_CHECK_SYS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
     channel_ = Channel(Fd(ends[0]));
     Fd theirs(ends[1]);
 
-    std::vector<std::string> words{"test", kRoleOption, std::string(role)};
+    std::vector<std::string> words{"test", role_option, std::string(role)};
     for (uint64_t arg : args)
         words.push_back(std::to_string(arg));
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (auto& word : words)
         argv.push_back(word.data());
     argv.push_back(nullptr);
 
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, theirs.get(), kChannelFd);
+    posix_spawn_file_actions_adddup2(&actions, theirs.get(), channel_fd);
     int error = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     if (error)
@@ -97,21 +99,23 @@ void Child::reap_killed() {
         SM_FAIL("the role process ended with status 0x%x, it should have been killed", status);
 }
 
-Role* Role::first_ = nullptr;
-
-Role::Role(const char* name, Function function) : name_(name), function_(function), next_(first_) {
-    first_ = this;
+Role*& Role::first() {
+    static Role* role = nullptr;
+    return role;
 }
 
+Role::Role(const char* name, Function function)
+    : name_(name), function_(function), next_(std::exchange(first(), this)) {}
+
 bool Role::run_from(int argc, char** argv) {
-    if (argc < 3 || strcmp(argv[1], kRoleOption))
+    if (argc < 3 || strcmp(argv[1], role_option) != 0)
         return false;
-    SM_CHECK_SYS(fcntl(kChannelFd, F_SETFD, FD_CLOEXEC));
-    Channel channel{Fd(kChannelFd)};
+    SM_CHECK_SYS(fcntl(channel_fd, F_SETFD, FD_CLOEXEC));
+    Channel channel{Fd(channel_fd)};
     std::vector<uint64_t> args;
     for (int i = 3; i < argc; i++)
         args.push_back(strtoull(argv[i], nullptr, 10));
-    for (Role* role = first_; role; role = role->next_) {
+    for (Role* role = first(); role; role = role->next_) {
         if (!strcmp(role->name_, argv[2])) {
             role->function_(channel, args);
             return true;

@@ -37,7 +37,7 @@ class Channel {
 /// (see Role), typically that of the views fd's owner. Killed and reaped by the destructor.
 class Child {
   public:
-    explicit Child(std::string_view role, std::vector<uint64_t> args = {});
+    explicit Child(std::string_view role, const std::vector<uint64_t>& args = {});
     Child(const Child&) = delete;
     ~Child();
 
@@ -64,10 +64,12 @@ class Role {
     static bool run_from(int argc, char** argv);
 
   private:
+    /// Made before it is asked for: roles of several files are constructed in any order.
+    static Role*& first();
+
     const char* name_;
     Function function_;
     Role* next_;
-    static Role* first_;
 };
 
 } // namespace shadowmon::kvmtest

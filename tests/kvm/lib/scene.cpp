@@ -8,13 +8,13 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr unsigned kDebug = 1, kUd = 6;
-constexpr uint64_t kTimerVector = 0x50;
-constexpr uint64_t kDeadlineMode = 2 << 17;
-constexpr uint32_t kMsrLvtTimer = 0x832;
-constexpr unsigned kTries = 2000;
+constexpr unsigned debug_vector = 1, ud_vector = 6;
+constexpr uint64_t timer_vector = 0x50;
+constexpr uint64_t deadline_mode = 2 << 17;
+constexpr uint32_t msr_lvt_timer = 0x832;
+constexpr unsigned try_limit = 2000;
 /// Instructions that the time of the stop is varied by, and a bit less than what one takes.
-constexpr unsigned kSpread = 24, kNsPerInstruction = 50;
+constexpr unsigned spin_spread = 24, ns_per_instruction = 50;
 } // namespace
 
 void require_one_cpu() {
@@ -38,16 +38,16 @@ void Alarm::set(long ns) {
     SM_CHECK_SYS(timer_settime(timer_, 0, &when, nullptr));
 }
 
-Scene::Scene(unsigned vcpus, uint32_t slots)
-    : guest({hooked_text_begin, hooked_text_end}, {kWays[0].site, kWays[1].site, kLoopHook},
-            {.vm = {.vcpus = vcpus, .irqchip = true}, .slots = slots, .ring_size = 1 << 20}) {
+Scene::Scene(unsigned vcpus, uint32_t slots, uint32_t ring_size)
+    : guest({hooked_text_begin, hooked_text_end}, {all_ways[0].site, all_ways[1].site, loop_hook},
+            {.vm = {.vcpus = vcpus, .irqchip = true}, .slots = slots, .ring_size = ring_size}) {
     vcpu().call(guest_function(guest_x2apic_on)).must_return();
-    vcpu().set_msr(kMsrLvtTimer, kTimerVector | kDeadlineMode);
-    guest.vm().set_gate(kDebug, guest.function(hooked_debug_entry));
+    vcpu().set_msr(msr_lvt_timer, timer_vector | deadline_mode);
+    guest.vm().set_gate(debug_vector, guest.function(hooked_debug_entry));
     guest.attach();
-    const Way& way = kWays[0];
+    const Way& way = all_ways[0];
     warm_up(way);
-    if (pass(way, way.function, 0, kFlags) != pass(way, way.function, 0, kFlags))
+    if (pass(way, way.function, 0, guest_flags) != pass(way, way.function, 0, guest_flags))
         skip("the TSC does not count instructions here");
     warm_up(way);
 }
@@ -72,10 +72,10 @@ Stop Scene::stop(const Way& way, uint32_t next_sample) {
     const uint64_t begin = guest.function(way.function).value;
     const uint64_t site = guest.function(way.site.site).value;
     const uint64_t end = guest.function(way.site.end).value;
-    constexpr long kStep = 150 * kNsPerInstruction;
-    for (unsigned i = 0; i < kTries; i++) {
-        prepare(way.function, 0, kFlags, next_sample);
-        const unsigned more = random_() % kSpread;
+    constexpr long step_size = 150 * ns_per_instruction;
+    for (unsigned i = 0; i < try_limit; i++) {
+        prepare(way.function, 0, guest_flags, next_sample);
+        const unsigned more = random_() % spin_spread;
         control().spin = more / 2;
         control().odd = more % 2;
         vcpu().stop_at_signal();
@@ -86,9 +86,9 @@ Stop Scene::stop(const Way& way, uint32_t next_sample) {
         const bool met =
             outcome.end == Outcome::End::stopped && !early &&
             (outcome.rip == site || outcome.rip == end || in_compartment(Gva{outcome.rip}));
-        const long change = static_cast<long>(random_() % kStep);
+        const long change = static_cast<long>(random_() % step_size);
         if (met) {
-            alarm_ns_ += change - kStep / 2;
+            alarm_ns_ += change - step_size / 2;
             return {outcome.rip, guest.views().vcpu(0).view};
         }
         alarm_ns_ += early ? change : -change;
@@ -101,25 +101,25 @@ Stop Scene::stop(const Way& way, uint32_t next_sample) {
 }
 
 void Scene::end_pass(const Way& way) {
-    static constexpr const char* kNames[HG_REGS] = {"rax", "rcx", "rdx", "rbx",   "rbp", "rsi",
-                                                    "rdi", "r8",  "r9",  "r10",   "r11", "r12",
-                                                    "r13", "r14", "r15", "rflags"};
-    constexpr unsigned kRbx = 3;
+    static constexpr const char* reg_names[HG_REGS] = {"rax", "rcx", "rdx", "rbx",   "rbp", "rsi",
+                                                       "rdi", "r8",  "r9",  "r10",   "r11", "r12",
+                                                       "r13", "r14", "r15", "rflags"};
+    constexpr unsigned rbx_index = 3;
     const uint64_t rsp = TG_STACK_GPA + TG_STACK_SIZE - 64 + 8;
     vcpu().run().must_return();
     SM_CHECK_EQ(vcpu().regs().rsp, rsp, "the stack is where it was");
     volatile HookedControl& c = control();
     for (unsigned i = 0; i < HG_REGS; i++) {
-        const uint64_t expected = c.in[i] + (i == kRbx && !way.site.is_call);
+        const uint64_t expected = c.in[i] + (i == rbx_index && !way.site.is_call);
         if (c.out[i] != expected)
-            SM_FAIL("%s is 0x%llx behind the hook, expected 0x%llx", kNames[i],
+            SM_FAIL("%s is 0x%llx behind the hook, expected 0x%llx", reg_names[i],
                     (unsigned long long)c.out[i], (unsigned long long)expected);
     }
 }
 
 namespace {
 LoopControl& user_loop(Scene& scene, unsigned vcpu) {
-    return scene.guest.vm().at<LoopControl>(MonitoredGuest::kFree + vcpu * kPageSize);
+    return scene.guest.vm().at<LoopControl>(MonitoredGuest::free_gpa + vcpu * page_size);
 }
 } // namespace
 
@@ -127,14 +127,14 @@ void Scene::start_user_mode() {
     for (unsigned i = 0; i < guest.vm().nr_vcpus(); i++) {
         user_loop(*this, i) = {};
         guest.vm().vcpu(i).start(guest_function(guest_user_count),
-                                 Gpa{MonitoredGuest::kFree + i * kPageSize});
+                                 Gpa{MonitoredGuest::free_gpa + i * page_size});
     }
 }
 
 void Scene::end_user_mode() {
     for (unsigned i = 0; i < guest.vm().nr_vcpus(); i++) {
         *const_cast<volatile uint64_t*>(&user_loop(*this, i).stop) = 1;
-        guest.vm().vcpu(i).wait().must_raise(kUd);
+        guest.vm().vcpu(i).wait().must_raise(ud_vector);
     }
 }
 
@@ -152,8 +152,8 @@ void Scene::detach() {
 void Scene::attach() {
     guest.attach();
     forget_records = [this] { guest.take_records(); };
-    warm_up(kWays[0]);
-    warm_up(kWays[1]);
+    warm_up(all_ways[0]);
+    warm_up(all_ways[1]);
 }
 
 void Scene::must_have_recorded(const Way& way, unsigned number) {
@@ -164,14 +164,14 @@ void Scene::must_have_recorded(const Way& way, unsigned number) {
         SM_CHECK_EQ(record.header.type, SM_EVENT_HOOK, "the event is of its hook's type");
         SM_CHECK_EQ(record.header.hook, way.site.id, "the event names its hook");
         SM_CHECK_EQ(record.header.flags, 0, "task and body could be read");
-        SM_CHECK_EQ(record.header.task, MonitoredGuest::kTask, "task");
+        SM_CHECK_EQ(record.header.task, MonitoredGuest::task_gpa, "task");
         SM_CHECK_EQ(record.header.ppid, 1, "ppid");
         SM_CHECK_EQ(record.header.uid, 33, "uid");
         SM_CHECK(record.header.tsc > tsc_);
         tsc_ = record.header.tsc;
-        constexpr unsigned kArguments[] = {6, 5, 2, 1, 7, 8}; // rdi rsi rdx rcx r8 r9
+        constexpr unsigned argument_regs[] = {6, 5, 2, 1, 7, 8}; // rdi rsi rdx rcx r8 r9
         for (unsigned i = 0; i < 6; i++)
-            SM_CHECK_EQ(record.hook.args[i], c.in[kArguments[i]], "an argument");
+            SM_CHECK_EQ(record.hook.args[i], c.in[argument_regs[i]], "an argument");
         SM_CHECK_EQ(record.hook.ax, c.in[0], "rax");
         SM_CHECK_EQ(record.hook.flags, c.in[HG_REGS - 1], "rflags");
     }
@@ -185,8 +185,8 @@ std::vector<uint64_t> Scene::interrupted() {
 }
 
 Trace Scene::find_trace(const Way& way, uint32_t next_sample) {
-    const uint64_t hooked = least_ticks(way, way.function, kFlags, next_sample);
-    const uint64_t plain = least_ticks(way, way.plain, kFlags);
+    const uint64_t hooked = least_ticks(way, way.function, guest_flags, next_sample);
+    const uint64_t plain = least_ticks(way, way.plain, guest_flags);
     guest.take_records();
     // The places, of which the first is the hook's and the last is behind it.
     const size_t number = hooked - plain + 2;

@@ -28,7 +28,7 @@ struct Way {
     const uint8_t* sled;
     const uint8_t* plain;
 };
-constexpr Way kWays[] = {
+constexpr Way all_ways[] = {
     {"INT",
      {3, hooked_by_int_site, hooked_by_int_end, false},
      hooked_by_int,
@@ -42,13 +42,13 @@ constexpr Way kWays[] = {
 };
 
 /// The hook of hooked_loop, by INT.
-constexpr HookSite kLoopHook = {5, hooked_loop_site, hooked_loop_end, false};
+constexpr HookSite loop_hook = {5, hooked_loop_site, hooked_loop_end, false};
 
-constexpr uint64_t kFlagTf = 1 << 8, kFlagIf = 1 << 9;
+constexpr uint64_t flag_tf = 1 << 8, flag_if = 1 << 9;
 /// CF PF AF ZF SF DF OF and the bit that is always set.
-constexpr uint64_t kFlags = 0xcd7;
+constexpr uint64_t guest_flags = 0xcd7;
 /// More claims than there are passages.
-constexpr uint32_t kNoSample = 1 << 30;
+constexpr uint32_t no_sample = 1 << 30;
 
 /// Ends the test as skipped where an exit cannot be put at an instruction.
 void require_one_cpu();
@@ -95,7 +95,10 @@ class Scene {
     /// Takes the records of a passage that does not count: in which no exit came where it should.
     std::function<void()> forget_records = [this] { guest.take_records(); };
 
-    explicit Scene(unsigned vcpus = 1, uint32_t slots = 2);
+    /// All pages of the rings are mapped anew whenever the views are: where that happens at each
+    /// place, small ones save most of the time.
+    static constexpr uint32_t large_ring = 1 << 20, small_ring = 1 << 16;
+    explicit Scene(unsigned vcpus = 1, uint32_t slots = 2, uint32_t ring_size = large_ring);
 
     Vcpu& vcpu() { return guest.vm().vcpu(0); }
     volatile GuestContext& context() { return guest.vm().context(0); }
@@ -105,18 +108,18 @@ class Scene {
 
     /// One passage, interrupted by nothing but the timer, if that is set; returns its ticks.
     uint64_t pass(const Way& way, const uint8_t* function, uint64_t delta, uint64_t flags,
-                  uint32_t next_sample = kNoSample) {
+                  uint32_t next_sample = no_sample) {
         prepare(function, delta, flags, next_sample);
         end_pass(way);
         return control().ticks;
     }
     /// A passage up to some place from the hook to the instruction behind it.
-    Stop stop(const Way& way, uint32_t next_sample = kNoSample);
+    Stop stop(const Way& way, uint32_t next_sample = no_sample);
     /// The rest of it: everything must be as the guest has left it.
     void end_pass(const Way& way);
     /// Ticks of a passage that nothing interrupts: the least of some.
     uint64_t least_ticks(const Way& way, const uint8_t* function, uint64_t flags,
-                         uint32_t next_sample = kNoSample) {
+                         uint32_t next_sample = no_sample) {
         uint64_t ticks = ~uint64_t{0};
         for (unsigned i = 0; i < 8; i++)
             ticks = std::min(ticks, pass(way, function, 0, flags, next_sample));
@@ -124,7 +127,7 @@ class Scene {
     }
     /// Maps what a passage needs, so that it has no exit of its own.
     void warm_up(const Way& way) {
-        pass(way, way.function, 0, kFlags);
+        pass(way, way.function, 0, guest_flags);
         forget_records();
         interrupted();
     }

@@ -7,13 +7,14 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <sched.h>
 #include <sys/ioctl.h>
 
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr uint8_t kInByte = 0x5a;
-constexpr size_t kMmioLogSize = 1024;
+constexpr uint8_t in_byte = 0x5a;
+constexpr size_t mmio_log_size = 1024;
 
 /// The head of kvm_cpuid2 and kvm_msrs. Their flexible arrays are declared such that C++ gives
 /// the structs another size, which is part of the ioctl numbers.
@@ -30,10 +31,10 @@ using CpuidList = List<kvm_cpuid_entry2, 256>;
 using MsrList = List<kvm_msr_entry, 1>;
 static_assert(offsetof(CpuidList, entries) == sizeof(ListHead));
 static_assert(offsetof(MsrList, entries) == sizeof(ListHead));
-constexpr unsigned long kGetSupportedCpuid = _IOWR(KVMIO, 0x05, ListHead);
-constexpr unsigned long kGetMsrs = _IOWR(KVMIO, 0x88, ListHead);
-constexpr unsigned long kSetMsrs = _IOW(KVMIO, 0x89, ListHead);
-constexpr unsigned long kSetCpuid2 = _IOW(KVMIO, 0x90, ListHead);
+constexpr unsigned long get_supported_cpuid = _IOWR(KVMIO, 0x05, ListHead);
+constexpr unsigned long get_msrs = _IOWR(KVMIO, 0x88, ListHead);
+constexpr unsigned long set_msrs = _IOW(KVMIO, 0x89, ListHead);
+constexpr unsigned long set_cpuid2 = _IOW(KVMIO, 0x90, ListHead);
 
 void on_kick(int) {}
 
@@ -93,14 +94,14 @@ Vcpu::~Vcpu() {
 
 void Vcpu::set_cpuid(int kvm_fd) {
     CpuidList cpuid;
-    SM_CHECK_SYS(ioctl(kvm_fd, kGetSupportedCpuid, &cpuid));
+    SM_CHECK_SYS(ioctl(kvm_fd, get_supported_cpuid, &cpuid));
     // KVM has it for every local APIC of its own, and leaves it to the VMM to say so.
-    constexpr uint32_t kTscDeadline = 1 << 24;
+    constexpr uint32_t tsc_deadline = 1 << 24;
     for (uint32_t i = 0; vm_.irqchip() && i < cpuid.count; i++) {
         if (cpuid.entries[i].function == 1)
-            cpuid.entries[i].ecx |= kTscDeadline;
+            cpuid.entries[i].ecx |= tsc_deadline;
     }
-    SM_CHECK_SYS(ioctl(fd_.get(), kSetCpuid2, &cpuid));
+    SM_CHECK_SYS(ioctl(fd_.get(), set_cpuid2, &cpuid));
 }
 
 void Vcpu::set_up_apic() {
@@ -127,7 +128,7 @@ void Vcpu::set_start_state() {
     };
     s.cs = segment(TG_CODE_SELECTOR, 11, true);
     s.ds = s.es = s.ss = s.fs = s.gs = segment(TG_DATA_SELECTOR, 3, false);
-    s.gs.base = TG_CONTEXT_GPA + id_ * kPageSize;
+    s.gs.base = TG_CONTEXT_GPA + id_ * page_size;
     s.tr = {};
     s.tr.base = TG_TSS_GPA + id_ * 0x80;
     s.tr.limit = 0x67;
@@ -137,9 +138,9 @@ void Vcpu::set_start_state() {
     s.ldt = {};
     s.ldt.unusable = 1;
     s.gdt.base = TG_GDT_GPA;
-    s.gdt.limit = kPageSize - 1;
+    s.gdt.limit = page_size - 1;
     s.idt.base = TG_IDT_GPA;
-    s.idt.limit = kPageSize - 1;
+    s.idt.limit = page_size - 1;
     s.cr0 = 0x80050033; // PG AM WP NE ET MP PE
     s.cr3 = TG_PML4_GPA;
     s.cr4 = 0x620;  // PAE OSFXSR OSXMMEXCPT
@@ -217,7 +218,7 @@ Outcome Vcpu::run() {
         case KVM_EXIT_IO: {
             auto* data = reinterpret_cast<uint8_t*>(run_) + run_->io.data_offset;
             if (run_->io.direction == KVM_EXIT_IO_IN) {
-                memset(data, kInByte, size_t{run_->io.size} * run_->io.count);
+                memset(data, in_byte, size_t{run_->io.size} * run_->io.count);
                 continue;
             }
             if (run_->io.port == TG_NOTIFY_PORT) {
@@ -239,7 +240,7 @@ Outcome Vcpu::run() {
             else
                 memset(run_->mmio.data, 0xff, sizeof run_->mmio.data);
             std::lock_guard lock(mutex_);
-            if (mmio_.size() < kMmioLogSize)
+            if (mmio_.size() < mmio_log_size)
                 mmio_.push_back(access);
             continue;
         }
@@ -259,6 +260,10 @@ void Vcpu::start_thread() {
     SM_CHECK(!thread_.joinable());
     finished_ = false;
     thread_ = std::thread([this] {
+        // Many guests here never leave a CPU by themselves; whoever is to do something to them
+        // need not wait for the end of their turn.
+        const sched_param none{};
+        SM_CHECK_SYS(sched_setscheduler(0, SCHED_IDLE, &none));
         outcome_ = run();
         finished_ = true;
     });
@@ -299,7 +304,7 @@ void Vcpu::set_sregs(const kvm_sregs& s) { SM_CHECK_SYS(ioctl(fd_.get(), KVM_SET
 uint64_t Vcpu::msr(uint32_t index) const {
     MsrList msrs;
     msrs.entries[0].index = index;
-    SM_CHECK_EQ(ioctl(fd_.get(), kGetMsrs, &msrs), 1, "the MSR can be read");
+    SM_CHECK_EQ(ioctl(fd_.get(), get_msrs, &msrs), 1, "the MSR can be read");
     return msrs.entries[0].data;
 }
 
@@ -307,7 +312,7 @@ void Vcpu::set_msr(uint32_t index, uint64_t value) {
     MsrList msrs;
     msrs.entries[0].index = index;
     msrs.entries[0].data = value;
-    SM_CHECK_EQ(ioctl(fd_.get(), kSetMsrs, &msrs), 1, "the MSR can be written");
+    SM_CHECK_EQ(ioctl(fd_.get(), set_msrs, &msrs), 1, "the MSR can be written");
 }
 
 void Vcpu::nmi() { SM_CHECK_SYS(ioctl(fd_.get(), KVM_NMI, 0)); }

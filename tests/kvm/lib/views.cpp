@@ -14,7 +14,7 @@ namespace shadowmon::kvmtest {
 
 namespace {
 /// Long enough that only a lost event runs into it.
-constexpr int kEventTimeoutMs = 3000;
+constexpr int event_timeout_ms = 3000;
 
 Fd open_kvm() {
     Fd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
@@ -30,7 +30,7 @@ void require_hardware(uint32_t hardware) {
     static constexpr struct {
         uint32_t bit;
         const char* name;
-    } kPieces[] = {
+    } hardware_pieces[] = {
         {KVM_VIEWS_HW_EPT, "EPT"},
         {KVM_VIEWS_HW_TDP_MMU, "the TDP MMU"},
         {KVM_VIEWS_HW_EPTP_SWITCHING, "VMFUNC EPTP switching"},
@@ -46,7 +46,7 @@ void require_hardware(uint32_t hardware) {
         SM_FAIL("KVM_VIEWS_PROBE: version %u, tests are for %u", probe.version,
                 KVM_VIEWS_API_VERSION);
     uint32_t missing = (hardware | KVM_VIEWS_HW_REQUIRED) & ~probe.hardware;
-    for (const auto& piece : kPieces) {
+    for (const auto& piece : hardware_pieces) {
         if (missing & piece.bit)
             skip("the CPU or kernel lacks %s", piece.name);
     }
@@ -221,7 +221,7 @@ std::optional<kvm_views_event> Views::next_event(int timeout_ms) const {
 }
 
 kvm_views_event Views::must_get_event(uint32_t type) const {
-    auto event = next_event(kEventTimeoutMs);
+    auto event = next_event(event_timeout_ms);
     if (!event)
         SM_FAIL("no event came, expected one of type %u", type);
     SM_CHECK_EQ(event->type, type, "the next event is of the expected type");

@@ -33,16 +33,16 @@ Vm::Vm(VmOptions options) : options_(options) {
         flags = MAP_SHARED;
     }
     // Aligned to 2 MiB, so that the slot can be backed and mapped by large pages.
-    constexpr uint64_t kAlign = 0x200000;
-    void* reserve = mmap(nullptr, TG_RAM_SIZE + kAlign, PROT_NONE,
+    constexpr uint64_t alignment = 0x200000;
+    void* reserve = mmap(nullptr, TG_RAM_SIZE + alignment, PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     SM_CHECK(reserve != MAP_FAILED);
     auto start = reinterpret_cast<uintptr_t>(reserve);
-    auto aligned = (start + kAlign - 1) & ~(kAlign - 1);
+    auto aligned = (start + alignment - 1) & ~(alignment - 1);
     if (aligned > start)
         munmap(reserve, aligned - start);
-    if (start + kAlign > aligned)
-        munmap(reinterpret_cast<void*>(aligned + TG_RAM_SIZE), start + kAlign - aligned);
+    if (start + alignment > aligned)
+        munmap(reinterpret_cast<void*>(aligned + TG_RAM_SIZE), start + alignment - aligned);
     void* ram = mmap(reinterpret_cast<void*>(aligned), TG_RAM_SIZE, PROT_READ | PROT_WRITE,
                      flags | MAP_FIXED, file.get(), 0);
     if (ram == MAP_FAILED)
@@ -50,7 +50,7 @@ Vm::Vm(VmOptions options) : options_(options) {
     ram_ = Mapping(ram, TG_RAM_SIZE);
     if (options.anonymous)
         madvise(ram, TG_RAM_SIZE, MADV_HUGEPAGE); // Fails harmlessly without THP.
-    SM_CHECK_EQ(set_slot(kRamSlot, Gpa{0}, ram, TG_RAM_SIZE), 0, "the RAM slot is accepted");
+    SM_CHECK_EQ(set_slot(ram_slot, Gpa{0}, ram, TG_RAM_SIZE), 0, "the RAM slot is accepted");
 
     build_guest();
     for (unsigned i = 0; i < options.vcpus; i++)
@@ -71,14 +71,14 @@ uint8_t* Vm::ram(Gpa gpa, uint64_t size) const {
 }
 
 GuestContext& Vm::context(unsigned vcpu) const {
-    return at<GuestContext>(TG_CONTEXT_GPA + vcpu * kPageSize);
+    return at<GuestContext>(TG_CONTEXT_GPA + vcpu * page_size);
 }
 
 void Vm::send_message(uint32_t apic_id, Delivery delivery, uint8_t vector) {
-    constexpr uint32_t kAssert = 1 << 14;
+    constexpr uint32_t level_assert = 1 << 14;
     kvm_msi message{};
     message.address_lo = 0xfee00000 | apic_id << 12; // physical destination
-    message.data = vector | static_cast<uint32_t>(delivery) << 8 | kAssert;
+    message.data = vector | static_cast<uint32_t>(delivery) << 8 | level_assert;
     // 0: it went to nobody.
     SM_CHECK(SM_CHECK_SYS(ioctl(vm_.get(), KVM_SIGNAL_MSI, &message)) > 0);
 }
@@ -94,7 +94,7 @@ int Vm::set_slot(uint32_t slot, Gpa gpa, void* memory, uint64_t size, uint32_t f
 }
 
 std::vector<uint64_t> Vm::dirty_log(uint32_t slot, uint64_t size) {
-    std::vector<uint64_t> bitmap((size / kPageSize + 63) / 64);
+    std::vector<uint64_t> bitmap((size / page_size + 63) / 64);
     kvm_dirty_log log{};
     log.slot = slot;
     log.dirty_bitmap = bitmap.data();
@@ -106,9 +106,9 @@ void Vm::map_region_in_guest(Gpa region, uint32_t pages) {
     SM_CHECK(pages <= TG_REGION_MAX_PAGES);
     auto* table = &at<uint64_t>(TG_PT_REGION_GPA);
     for (uint32_t i = 0; i < TG_REGION_MAX_PAGES; i++)
-        table[i] = i < pages ? (region.value + i * kPageSize) | kPteKernelPage : 0;
-    at<uint64_t>(TG_PD_REGION_GPA) = TG_PT_REGION_GPA | kPteKernelPage;
-    at<uint64_t>(TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8) = TG_PD_REGION_GPA | kPteKernelPage;
+        table[i] = i < pages ? (region.value + i * page_size) | pte_kernel_page : 0;
+    at<uint64_t>(TG_PD_REGION_GPA) = TG_PT_REGION_GPA | pte_kernel_page;
+    at<uint64_t>(TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8) = TG_PD_REGION_GPA | pte_kernel_page;
 }
 
 void Vm::unmap_region_in_guest() { at<uint64_t>(TG_PDPT_HIGH_GPA + TG_REGION_PUD_INDEX * 8) = 0; }
@@ -132,12 +132,12 @@ void Vm::build_guest() {
     auto size = static_cast<size_t>(guest_text_end - guest_text_begin);
     memcpy(ram(Gpa{TG_TEXT_GPA}, size), guest_text_begin, size);
 
-    constexpr uint64_t kTable = kPteKernelPage | kPteUser;
-    at<uint64_t>(TG_PML4_GPA) = TG_PDPT_LOW_GPA | kTable;
-    at<uint64_t>(TG_PML4_GPA + 511 * 8) = TG_PDPT_HIGH_GPA | kTable;
-    at<uint64_t>(TG_PDPT_LOW_GPA) = TG_PD_LOW_GPA | kTable;
+    constexpr uint64_t table_flags = pte_kernel_page | pte_user;
+    at<uint64_t>(TG_PML4_GPA) = TG_PDPT_LOW_GPA | table_flags;
+    at<uint64_t>(TG_PML4_GPA + 511 * 8) = TG_PDPT_HIGH_GPA | table_flags;
+    at<uint64_t>(TG_PDPT_LOW_GPA) = TG_PD_LOW_GPA | table_flags;
     for (uint64_t i = 0; i < 512; i++)
-        at<uint64_t>(TG_PD_LOW_GPA + i * 8) = (i * 0x200000) | kTable | kPteLarge;
+        at<uint64_t>(TG_PD_LOW_GPA + i * 8) = (i * 0x200000) | table_flags | pte_large;
 
     auto* gdt = &at<uint64_t>(TG_GDT_GPA);
     gdt[TG_CODE_SELECTOR / 8] = 0x00af9b000000ffff;

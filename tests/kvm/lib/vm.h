@@ -12,13 +12,13 @@
 namespace shadowmon::kvmtest {
 
 /// How a page-table entry of the guest is built.
-constexpr uint64_t kPtePresent = 1 << 0;
-constexpr uint64_t kPteWrite = 1 << 1;
-constexpr uint64_t kPteUser = 1 << 2;
-constexpr uint64_t kPteAccessed = 1 << 5;
-constexpr uint64_t kPteDirty = 1 << 6;
-constexpr uint64_t kPteLarge = 1 << 7;
-constexpr uint64_t kPteKernelPage = kPtePresent | kPteWrite | kPteAccessed | kPteDirty;
+constexpr uint64_t pte_present = 1 << 0;
+constexpr uint64_t pte_write = 1 << 1;
+constexpr uint64_t pte_user = 1 << 2;
+constexpr uint64_t pte_accessed = 1 << 5;
+constexpr uint64_t pte_dirty = 1 << 6;
+constexpr uint64_t pte_large = 1 << 7;
+constexpr uint64_t pte_kernel_page = pte_present | pte_write | pte_accessed | pte_dirty;
 
 struct VmOptions {
     unsigned vcpus = 1;
@@ -79,6 +79,6 @@ class Vm {
     std::vector<std::unique_ptr<Vcpu>> vcpus_;
 };
 
-constexpr uint32_t kRamSlot = 0;
+constexpr uint32_t ram_slot = 0;
 
 } // namespace shadowmon::kvmtest

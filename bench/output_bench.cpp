@@ -8,7 +8,7 @@
 // Does not measure: producers at work at the same time and the cache misses that come of
 // it, and the disk or terminal behind the descriptor (it is /dev/null).
 //
-//     bench_events [--benchmark_filter=Json]
+//     output_bench [--benchmark_filter=Json]
 #include "abi/config.h"
 #include "abi/layout.h"
 #include "src/events/merger.h"
