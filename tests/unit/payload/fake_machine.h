@@ -97,7 +97,13 @@ class FakeMachine {
     u64 gs_base() const { return gs_base_; }
     u64 call_host(u64 number) const { return on_call_(number); }
     u32 tsc_aux() const { return aux_; }
-    u64 load_int(Gva at) const { return static_cast<u64>(s64{static_cast<s32>(load<u32>(at))}); }
+    u64 load_u32(Gva at) const { return load<u32>(at); }
+    u64 load_int(Gva base, u64 from_base, u64 offset) const {
+        return static_cast<u64>(s64{static_cast<s32>(load<u32>(base + from_base + offset))});
+    }
+    template <class T> T load(Gva base, u64 from_base, u64 offset) const {
+        return load<T>(base + from_base + offset);
+    }
     template <class T> T load(Gva at) const {
         loads_++;
         T value{};
@@ -204,14 +210,14 @@ class FakeMachine {
         write(frame_at + 24, frame_at + 40);
         write(frame_at + 32, u64{0x18});
         slot().guest_rsp = frame_at - SM_ASM_FRAME_RIP;
-        saved_ = {rsi, rdi, 8, 9, 10, 11};
+        saved_ = {rsi, rdi, 8, 9, 10};
     }
     /* The same for a CALL: the address of return lies at return_at. */
     void enter_call(u64 return_at, u64 rip, u64 rflags, u64 rdi, u64 rsi) {
         write(return_at, rip);
         write(return_at - SM_ASM_CALL_RIP + SM_ASM_CALL_RFLAGS, rflags);
         slot().guest_rsp = return_at - SM_ASM_CALL_RIP;
-        saved_ = {rsi, rdi, 8, 9, 10, 11};
+        saved_ = {rsi, rdi, 8, 9, 10};
     }
 
     sm_slot& slot(u32 i = 0) { return *slots_[i]; }
