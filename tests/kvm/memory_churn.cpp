@@ -396,13 +396,22 @@ void test_override_stays() {
 
 void test_main() {
     require_hardware();
+    set_time_limit(180);
+    note("slots that come and go");
     test_slots();
+    note("dirty log");
     test_dirty_log();
+    note("dirty ring");
     test_dirty_ring();
+    note("pages replaced");
     test_replace();
+    note("pages dropped");
     test_drop();
+    note("copy on write");
     test_copy_on_write();
+    note("pages collapsed");
     test_collapse();
+    note("overrides");
     test_override_stays();
 }
 
