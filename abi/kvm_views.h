@@ -351,7 +351,12 @@ struct kvm_views_offer {
  * EAGAIN: a vCPU stays inside, because its VMM keeps it paused, because it waits
  * for KVM_VIEWS_RESUME, or because the guest keeps it there; nobody waits longer
  * than about a second. EINTR: a signal came.
+ *
+ * With KVM_VIEWS_QUIESCE_LOOK as the ioctl's argument, in place of 0, nobody waits:
+ * EAGAIN says that a vCPU may still be inside, which has been made to exit, so that
+ * a later call can find it outside.
  */
+#define KVM_VIEWS_QUIESCE_LOOK 1
 #define KVM_VIEWS_QUIESCE _IO(KVM_VIEWS_IO, 0xfd)
 
 #define KVM_VIEWS_GET_OFFER _IOR(KVM_VIEWS_IO, 0xfe, struct kvm_views_offer)

@@ -125,7 +125,7 @@ static long views_ioctl(struct file *file, unsigned int ioctl, unsigned long arg
 		r = kvm_views_patch(views, argp);
 		break;
 	case KVM_VIEWS_QUIESCE:
-		r = kvm_views_quiesce(views);
+		r = kvm_views_quiesce(views, arg);
 		break;
 	case KVM_VIEWS_DISABLE:
 		r = kvm_views_disable(views);

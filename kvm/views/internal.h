@@ -198,7 +198,7 @@ int kvm_views_wait_while(struct kvm_vcpu *vcpu, bool *condition);
 
 /* quiesce.c */
 u32 kvm_views_mark_lingering(struct kvm_views *views);
-int kvm_views_quiesce(struct kvm_views *views);
+int kvm_views_quiesce(struct kvm_views *views, unsigned long how);
 
 /* calls.c */
 void kvm_views_mark_returns(struct kvm_views *views);

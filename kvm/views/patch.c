@@ -99,12 +99,18 @@ static void views_write(struct kvm_views *views, struct page *page, gpa_t gpa,
 	views_mark_dirty(views, gpa_to_gfn(gpa));
 }
 
+/* Does this patch use the page that the one before it has pinned, hidden and so on? */
+static bool views_same_page(struct views_batch *batch, u32 i)
+{
+	return i && gpa_to_gfn(batch->patch[i].gpa) == gpa_to_gfn(batch->patch[i - 1].gpa);
+}
+
 static void views_free_batch(struct views_batch *batch)
 {
 	u32 i;
 
 	for (i = 0; i < batch->nr; i++) {
-		if (batch->page)
+		if (batch->page && !views_same_page(batch, i))
 			kvm_views_unpin(batch->page[i]);
 		if (batch->undo)
 			kfree(batch->undo[i]);
@@ -149,7 +155,10 @@ static int views_prepare(struct kvm_views *views, struct views_batch *batch, u32
 		if (r)
 			return r;
 
-		batch->page[i] = kvm_views_pin(views->kvm, patch->gpa);
+		if (views_same_page(batch, i))
+			batch->page[i] = batch->page[i - 1];
+		else
+			batch->page[i] = kvm_views_pin(views->kvm, patch->gpa);
 		if (IS_ERR(batch->page[i]))
 			return PTR_ERR(batch->page[i]);
 
@@ -200,8 +209,10 @@ static void views_unhide_batch(struct kvm_views *views, struct views_batch *batc
 {
 	u32 i;
 
-	for (i = 0; i < batch->nr; i++)
-		kvm_views_unhide(views, gpa_to_gfn(batch->patch[i].gpa));
+	for (i = 0; i < batch->nr; i++) {
+		if (!views_same_page(batch, i))
+			kvm_views_unhide(views, gpa_to_gfn(batch->patch[i].gpa));
+	}
 }
 
 static int views_verify(struct kvm_views *views, struct views_batch *batch, u32 *failed)
@@ -267,6 +278,21 @@ static void views_apply(struct kvm_views *views, struct views_batch *batch)
 	up_write(&views->undo_sem);
 }
 
+/* In the order of their addresses, and apart? Then there is no need to look at each pair. */
+static bool views_is_sorted(struct views_batch *batch)
+{
+	u32 i;
+
+	for (i = 1; i < batch->nr; i++) {
+		struct kvm_views_patch *before = &batch->patch[i - 1];
+
+		if (batch->patch[i].gpa < before->gpa ||
+		    batch->patch[i].gpa - before->gpa < before->len)
+			return false;
+	}
+	return true;
+}
+
 /* Two patches of one batch must not meet, nor one come before its own revert. */
 static int views_check_batch(struct views_batch *batch, u32 *failed)
 {
@@ -274,6 +300,9 @@ static int views_check_batch(struct views_batch *batch, u32 *failed)
 	unsigned long at;
 	int r = 0;
 	u32 i;
+
+	if (views_is_sorted(batch))
+		return 0;
 
 	xa_init(&seen);
 	for (i = 0; i < batch->nr && !r; i++) {
@@ -370,7 +399,8 @@ int kvm_views_patch(struct kvm_views *views, struct kvm_views_patches __user *ar
 	if (batch.page && batch.undo) {
 		mutex_lock(&views->lock);
 		r = views_patch(views, &arg, &batch);
-		views_release_slots(views, &batch);
+		if (r)
+			views_release_slots(views, &batch);
 		mutex_unlock(&views->lock);
 	}
 	views_free_batch(&batch);

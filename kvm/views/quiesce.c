@@ -80,12 +80,34 @@ static int views_wait_outside(struct kvm_views *views, struct kvm_vcpu *vcpu,
 	return 0;
 }
 
-int kvm_views_quiesce(struct kvm_views *views)
+/* Has whom it would wait for make an exit, so that another look finds them outside. */
+static int views_look_outside(struct kvm_views *views)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	int r = 0;
+
+	kvm_for_each_vcpu(i, vcpu, views->kvm) {
+		if (!views_waits_for(views, vcpu))
+			continue;
+		kvm_make_request(KVM_REQ_VIEWS, vcpu);
+		kvm_vcpu_kick(vcpu);
+		r = -EAGAIN;
+	}
+	return r;
+}
+
+int kvm_views_quiesce(struct kvm_views *views, unsigned long how)
 {
 	unsigned long limit = jiffies + VIEWS_QUIESCE_LIMIT;
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 	int r;
+
+	if (how == KVM_VIEWS_QUIESCE_LOOK)
+		return views_look_outside(views);
+	if (how)
+		return -EINVAL;
 
 	kvm_for_each_vcpu(i, vcpu, views->kvm) {
 		r = views_wait_outside(views, vcpu, limit);

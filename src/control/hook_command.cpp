@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/control/hook_command.h"
 
+#include <algorithm>
 #include <array>
+#include <fmt/format.h>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 namespace shadowmon {
@@ -55,37 +58,50 @@ std::optional<uint64_t> take_limit(const json& object, std::string& bad) {
     return take_count(object, "limit", bad);
 }
 
-std::vector<std::string> take_texts(const json& object, const char* key, std::string& bad) {
-    std::vector<std::string> texts;
+/// The array `key`, which may be missing; null: it is no array, or there is none.
+const json* find_array(const json& object, const char* key, std::string& bad) {
     auto found = object.find(key);
     if (found == object.end())
-        return texts;
-    for (const json& one : found->is_array() ? *found : json::array({nullptr})) {
-        if (one.is_string())
-            texts.push_back(one.get<std::string>());
+        return nullptr;
+    if (found->is_array())
+        return &*found;
+    if (bad.empty())
+        bad = key;
+    return nullptr;
+}
+
+std::vector<std::string> take_texts(const json& object, const char* key, std::string& bad) {
+    std::vector<std::string> texts;
+    const json* array = find_array(object, key, bad);
+    for (size_t i = 0; array && i < array->size(); i++) {
+        if ((*array)[i].is_string())
+            texts.push_back((*array)[i].get<std::string>());
         else if (bad.empty())
             bad = key;
     }
     return texts;
 }
 
-json to_json(const HookStatus& hook) {
-    json out = {
-        {"id", hook.id},
-        {"name", hook.name},
-        {"address", hook.address},
-        {"gate", hook.gate},
-        {"state", hook.state},
-        {"hits", hook.hits()},
-        {"recorded", hook.recorded},
-        {"lost", hook.lost},
-        {"limited", hook.limited},
-    };
-    if (!hook.note.empty())
-        out["note"] = hook.note;
+/// A text with its quotes. Most are plain; json knows what to do with the others.
+std::string quoted(const std::string& text) {
+    bool plain = std::all_of(text.begin(), text.end(),
+                             [](char c) { return c >= ' ' && c <= '~' && c != '"' && c != '\\'; });
+    return plain ? '"' + text + '"' : dump(json(text));
+}
+
+/// Hooks come by the thousand, and the trace waits meanwhile: written without a json of each, but
+/// as that would be.
+void append(std::string& out, const HookStatus& hook) {
+    auto add = std::back_inserter(out);
+    fmt::format_to(add, R"({{"address":{},"gate":{},"hits":{},"id":{})", hook.address,
+                   quoted(hook.gate), hook.hits(), hook.id);
     if (hook.limit)
-        out["limit"] = *hook.limit;
-    return out;
+        fmt::format_to(add, R"(,"limit":{})", *hook.limit);
+    fmt::format_to(add, R"(,"limited":{},"lost":{},"name":{})", hook.limited, hook.lost,
+                   quoted(hook.name));
+    if (!hook.note.empty())
+        fmt::format_to(add, R"(,"note":{})", quoted(hook.note));
+    fmt::format_to(add, R"(,"recorded":{},"state":{}}})", hook.recorded, quoted(hook.state));
 }
 
 HookStatus to_status(const json& object, std::string& bad) {
@@ -120,15 +136,22 @@ std::string encode(const HookCommand& command) {
 }
 
 std::string encode(const HookReply& reply) {
-    json hooks = json::array();
-    for (const HookStatus& hook : reply.hooks)
-        hooks.push_back(to_json(hook));
-    json out = {{"hooks", std::move(hooks)}, {"notes", reply.notes}};
-    if (reply.pause_tsc)
-        out["pause_tsc"] = reply.pause_tsc;
+    std::string out = "{";
     if (!reply.error.empty())
-        out["error"] = reply.error;
-    return dump(out);
+        out += R"("error":)" + quoted(reply.error) + ",";
+    out += R"("hooks":[)";
+    for (size_t i = 0; i < reply.hooks.size(); i++) {
+        if (i > 0)
+            out += ',';
+        append(out, reply.hooks[i]);
+    }
+    out += R"(],"notes":[)";
+    for (size_t i = 0; i < reply.notes.size(); i++)
+        out += (i > 0 ? "," : "") + quoted(reply.notes[i]);
+    out += ']';
+    if (reply.pause_tsc)
+        out += fmt::format(R"(,"pause_tsc":{})", reply.pause_tsc);
+    return out + "}";
 }
 
 Result<HookCommand> parse_command(const std::string& line) {
@@ -175,13 +198,12 @@ Result<HookReply> parse_reply(const std::string& line) {
     reply.error = take_text(object, "error", bad);
     reply.notes = take_texts(object, "notes", bad);
     reply.pause_tsc = take_count(object, "pause_tsc", bad);
-    if (auto hooks = object.find("hooks"); hooks != object.end()) {
-        for (const json& hook : hooks->is_array() ? *hooks : json::array({nullptr})) {
-            if (hook.is_object())
-                reply.hooks.push_back(to_status(hook, bad));
-            else
-                bad = "hooks";
-        }
+    const json* hooks = find_array(object, "hooks", bad);
+    for (size_t i = 0; hooks && i < hooks->size(); i++) {
+        if ((*hooks)[i].is_object())
+            reply.hooks.push_back(to_status((*hooks)[i], bad));
+        else
+            bad = "hooks";
     }
     if (!bad.empty())
         return failf("the answer's \"{}\" has the wrong type", bad);

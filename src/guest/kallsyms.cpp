@@ -80,11 +80,6 @@ Kallsyms Kallsyms::of(std::vector<Symbol> symbols, std::string source) {
     return out;
 }
 
-std::string_view Kallsyms::name(size_t index) const {
-    size_t begin = names_[index] + 1;
-    return std::string_view(text_).substr(begin, names_[index + 1] - begin);
-}
-
 Symbol Kallsyms::operator[](size_t index) const {
     return {name(index), values_[index], text_[names_[index]], absolute_[index]};
 }

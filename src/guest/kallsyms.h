@@ -43,6 +43,9 @@ class Kallsyms {
 
     /// Symbols in the order of the kernel's table.
     Symbol operator[](size_t index) const;
+    std::string_view name(size_t index) const {
+        return {text_.data() + names_[index] + 1, names_[index + 1] - names_[index] - 1};
+    }
 
     /// The first symbol of that name.
     std::optional<Symbol> find(std::string_view name) const;
@@ -66,8 +69,6 @@ class Kallsyms {
     Kallsyms() = default;
     void index();
     size_t bucket_of(std::string_view name) const;
-
-    std::string_view name(size_t index) const;
 
     std::string source_ = "kallsyms";
     std::vector<uint64_t> values_; ///< ascending

@@ -75,9 +75,8 @@ NamePattern::NamePattern(std::string pattern)
     plain_ = std::min(plain_, pattern_.size());
 }
 
-bool NamePattern::matches(std::string_view name) const {
-    return name.starts_with(std::string_view(pattern_).substr(0, plain_)) &&
-           fnmatch(pattern_.c_str(), std::string(name).c_str(), 0) == 0;
+bool NamePattern::fits(std::string_view name) const {
+    return fnmatch(pattern_.c_str(), std::string(name).c_str(), 0) == 0;
 }
 
 PlaceWord PlaceWord::parse(const std::string& word) {
@@ -106,7 +105,7 @@ std::string PlaceWord::function() const {
 std::set<Gva> find_return_thunks(const Kallsyms& kernel) {
     std::set<Gva> thunks;
     for (size_t i = 0; i < kernel.size(); i++)
-        if (kernel[i].name.ends_with(return_thunk))
+        if (kernel.name(i).ends_with(return_thunk))
             thunks.insert(Gva(kernel[i].value));
     return thunks;
 }
@@ -292,9 +291,10 @@ Result<std::vector<NamedPlace>> HookNames::find_pattern(const std::string& patte
     std::map<Gva, std::string> functions;
     const NamePattern wanted(pattern);
     for (size_t i = 0; i < symbols_.size(); i++) {
+        if (!wanted.matches(symbols_.name(i)))
+            continue;
         Symbol symbol = symbols_[i];
-        if (wanted.matches(symbol.name) && is_function(symbol) &&
-            OffLimits::named(symbol.name) != Refusal::padding)
+        if (is_function(symbol) && OffLimits::named(symbol.name) != Refusal::padding)
             functions.emplace(Gva(symbol.value), symbol.name);
     }
     if (functions.empty())

@@ -4,6 +4,7 @@
 #include "src/guest/kallsyms.h"
 #include "src/hooks/hook_planner.h"
 
+#include <algorithm>
 #include <optional>
 #include <set>
 #include <string>
@@ -41,9 +42,15 @@ struct PlaceWord {
 class NamePattern {
   public:
     explicit NamePattern(std::string pattern);
-    bool matches(std::string_view name) const;
+    bool matches(std::string_view name) const {
+        if (name.size() < plain_ || (plain_ > 0 && name.front() != pattern_.front()))
+            return false;
+        return std::equal(name.begin(), name.begin() + plain_, pattern_.begin()) && fits(name);
+    }
 
   private:
+    bool fits(std::string_view name) const;
+
     std::string pattern_;
     size_t plain_; ///< bytes before the first special one
 };

@@ -24,8 +24,10 @@ size_t count(const ModuleCode& module, const std::string& pattern) {
     const NamePattern wanted(pattern);
     const Kallsyms& symbols = module.symbols.symbols;
     for (size_t i = 0; i < symbols.size(); i++) {
+        if (!wanted.matches(symbols.name(i)))
+            continue;
         Symbol symbol = symbols[i];
-        if (wanted.matches(symbol.name) && is_text_type(symbol.type) && !is_padding(symbol.name) &&
+        if (is_text_type(symbol.type) && !is_padding(symbol.name) &&
             module.module.text.contains(Gva(symbol.value)))
             found.insert(symbol.value);
     }
@@ -186,10 +188,12 @@ size_t PlaceFinder::count_in_kernel(const std::string& pattern) const {
     std::set<uint64_t> found;
     const NamePattern wanted(pattern);
     for (size_t i = 0; start && end && i < kernel_.symbols.size(); i++) {
+        if (!wanted.matches(kernel_.symbols.name(i)))
+            continue;
         Symbol symbol = kernel_.symbols[i];
         Gva at(symbol.value);
-        if (wanted.matches(symbol.name) && !symbol.absolute && is_text_type(symbol.type) &&
-            !is_padding(symbol.name) && at >= *start && at < *end)
+        if (!symbol.absolute && is_text_type(symbol.type) && !is_padding(symbol.name) &&
+            at >= *start && at < *end)
             found.insert(symbol.value);
     }
     return found.size();

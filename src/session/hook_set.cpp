@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <fnmatch.h>
-#include <set>
 
 namespace shadowmon {
 
@@ -138,12 +137,16 @@ Result<std::vector<uint32_t>> HookSet::stage(std::span<const HookRequest> reques
     return ids;
 }
 
+void HookSet::leave(Leaver one) {
+    left_rips_.insert(one.rip);
+    leaving_.push_back(one);
+}
+
 void HookSet::let_go(std::map<uint32_t, Hook>::iterator hook) {
     if (hook->second.gone) {
         spent_.push_back(hook->first);
     } else {
-        leaving_.push_back(
-            {hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
+        leave({hook->first, rip_of(hook->second.request.displaced), hook->second.resume});
         places_.erase(hook->second.at());
     }
     hooks_.erase(hook);
@@ -192,6 +195,18 @@ void HookSet::armed(std::span<const uint32_t> ids) {
         hooks_.at(id).state = State::on;
 }
 
+/// The kernel looks at each page once if the patches come in their order.
+std::vector<uint32_t> HookSet::by_place(std::span<const uint32_t> ids) const {
+    std::vector<std::pair<Gpa, uint32_t>> places;
+    for (uint32_t id : ids)
+        places.emplace_back(hooks_.at(id).request.gpa, id);
+    std::sort(places.begin(), places.end());
+    std::vector<uint32_t> sorted;
+    for (const auto& [gpa, id] : places)
+        sorted.push_back(id);
+    return sorted;
+}
+
 std::string HookSet::name_of_patch(std::span<const uint32_t> ids, size_t index) const {
     std::vector<kvm_views_patch> patches;
     for (uint32_t id : ids) {
@@ -208,9 +223,10 @@ Result<std::vector<uint32_t>> HookSet::add(Views& views, std::span<const HookReq
     if (!ids || ids->empty())
         return ids;
     uint32_t failed = 0;
-    auto patched = views.patch(patches(*ids), &failed);
+    const std::vector<uint32_t> sorted = by_place(*ids);
+    auto patched = views.patch(patches(sorted), &failed);
     if (!patched) {
-        std::string name = name_of_patch(*ids, failed);
+        std::string name = name_of_patch(sorted, failed);
         unstage(*ids);
         return fail(patched.error().in("hook " + name));
     }
@@ -247,6 +263,7 @@ Status HookSet::retire(Views& views, uint32_t id) {
 Result<HookSet::Change> HookSet::patch(Views& views, std::vector<uint32_t> ids, State from,
                                        State to, uint32_t flags) {
     std::erase_if(ids, [&](uint32_t id) { return hooks_.at(id).state != from; });
+    ids = by_place(ids);
     Change change;
     while (!ids.empty()) {
         std::vector<kvm_views_patch> patches;
@@ -311,7 +328,7 @@ Result<HookSet::Change> HookSet::let_modules_go(Views& views, std::span<const ui
             continue;
         if (hook.state != State::retired)
             note_retired(id, why);
-        leaving_.push_back({std::nullopt, rip_of(hook.request.displaced), hook.resume});
+        leave({std::nullopt, rip_of(hook.request.displaced), hook.resume});
         hook.gone = true;
         places_.erase(hook.at());
     }
@@ -331,6 +348,7 @@ void HookSet::tick(Views& views, bool rings_empty) {
                 parts_.code.free(*one.resume);
             if (one.id)
                 spent_.push_back(*one.id);
+            left_rips_.erase(one.rip);
         }
         unlisted_.clear();
     }
@@ -343,11 +361,7 @@ void HookSet::tick(Views& views, bool rings_empty) {
     grace_.emplace(parts_.slots);
 }
 
-bool HookSet::leaves(const Displaced& place) const {
-    auto there = [rip = rip_of(place)](const Leaver& one) { return one.rip == rip; };
-    return std::any_of(leaving_.begin(), leaving_.end(), there) ||
-           std::any_of(unlisted_.begin(), unlisted_.end(), there);
-}
+bool HookSet::leaves(const Displaced& place) const { return left_rips_.contains(rip_of(place)); }
 
 HookStatus HookSet::status(uint32_t id) const {
     const Hook& hook = hooks_.at(id);
@@ -376,22 +390,35 @@ std::vector<HookStatus> HookSet::list() const {
 
 Result<std::vector<uint32_t>> HookSet::select(const std::vector<std::string>& words) const {
     std::set<uint32_t> chosen;
+    // A command may have as many words as there are hooks: not all hooks are looked at for each.
+    std::multimap<std::string_view, uint32_t> names;
+    auto names_are_known = [&] {
+        if (names.empty())
+            for (const auto& [id, hook] : hooks_)
+                if (!hook.request.internal)
+                    names.emplace(hook.request.name, id);
+    };
     for (const std::string& word : words) {
-        size_t before = chosen.size();
         bool known = false;
-        auto wanted = as_id(word);
-        bool pattern = is_pattern(word);
-        for (const auto& [id, hook] : hooks_) {
-            const std::string& name = hook.request.name;
-            if (hook.request.internal)
-                continue;
-            if (wanted ? id == *wanted
-                       : name == word || (pattern && fnmatch(word.c_str(), name.c_str(), 0) == 0)) {
-                chosen.insert(id);
-                known = true;
-            }
+        auto choose = [&](uint32_t id) {
+            chosen.insert(id);
+            known = true;
+        };
+        if (auto wanted = as_id(word)) {
+            auto hook = hooks_.find(*wanted);
+            if (hook != hooks_.end() && !hook->second.request.internal)
+                choose(*wanted);
+        } else {
+            names_are_known();
+            for (auto [at, end] = names.equal_range(word); at != end; ++at)
+                choose(at->second);
         }
-        if (!known && chosen.size() == before)
+        if (is_pattern(word))
+            for (const auto& [id, hook] : hooks_)
+                if (!hook.request.internal &&
+                    fnmatch(word.c_str(), hook.request.name.c_str(), 0) == 0)
+                    choose(id);
+        if (!known)
             return failf("there is no hook \"{}\" (`shadowmon hooks list` shows those there are)",
                          word);
     }

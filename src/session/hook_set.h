@@ -15,6 +15,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -119,8 +120,8 @@ class HookSet {
     /// Hooks that were retired since the last call.
     std::vector<RetiredHook> take_retired() { return std::exchange(retired_, {}); }
 
-    /// Brings hooks that are leaving a step further. `rings_empty`: every event that was recorded
-    /// before this call has been given out.
+    /// Brings hooks that are leaving a step further; never waits. `rings_empty`: every event that
+    /// was recorded before this call has been given out.
     void tick(Views& views, bool rings_empty);
 
     /// True while a hook is leaving that place: there can be no new one yet.
@@ -181,7 +182,9 @@ class HookSet {
     void add_patches(const Hook& hook, uint32_t flags, std::vector<kvm_views_patch>& patches) const;
     Status retire(Views& views, uint32_t id);
     void note_retired(uint32_t id, std::string why);
+    std::vector<uint32_t> by_place(std::span<const uint32_t> ids) const;
     std::string name_of_patch(std::span<const uint32_t> ids, size_t index) const;
+    void leave(Leaver one);
     void let_go(std::map<uint32_t, Hook>::iterator hook);
 
     Parts parts_;
@@ -192,6 +195,7 @@ class HookSet {
 
     std::vector<Leaver> leaving_;  ///< out of the guest's code; a vCPU may still be in its piece
     std::vector<Leaver> unlisted_; ///< out of the table; somebody may still read the entry
+    std::set<uint64_t> left_rips_; ///< of both; there is one at each place at most
     std::optional<GracePeriod> grace_;
     std::vector<uint32_t> spent_;      ///< ids that events in the rings may still carry
     std::vector<RetiredHook> retired_; ///< not told yet

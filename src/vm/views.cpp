@@ -276,14 +276,15 @@ Result<Views::Patched> Views::patch(std::span<const kvm_views_patch> patches, ui
 }
 
 Status Views::quiesce() {
-    if (ioctl_(fd_.get(), KVM_VIEWS_QUIESCE, nullptr) >= 0)
+    // The argument is a number.
+    if (ioctl_(fd_.get(), KVM_VIEWS_QUIESCE, reinterpret_cast<void*>(KVM_VIEWS_QUIESCE_LOOK)) >= 0)
         return {};
     int code = errno;
     if (code == EAGAIN)
-        return fail(Error("wait for the vCPUs to leave the compartment: one of them stays inside; "
-                          "let the VM run if it is paused, and try again",
+        return fail(Error("see that the vCPUs have left the compartment: one of them may be "
+                          "inside; let the VM run if it is paused, and try again",
                           code));
-    return fail(Error::from_errno("wait for the vCPUs to leave the compartment", code));
+    return fail(Error::from_errno("see that the vCPUs have left the compartment", code));
 }
 
 Status Views::resume(uint32_t vcpu_id) {

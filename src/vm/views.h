@@ -67,15 +67,15 @@ class Views {
     /// What one stop-the-world batch did.
     struct Patched {
         uint64_t pause_tsc; ///< host TSC ticks that the vCPUs stood still
-        uint32_t inside;    ///< vCPUs that were inside the compartment: quiesce() waits for them
+        uint32_t inside;    ///< vCPUs that were inside the compartment: quiesce() asks for them
     };
     /// All of them or none. Error code ESTALE: the guest's bytes are not as
     /// expected, the message says where and `failed` which patch it is.
     Result<Patched> patch(std::span<const kvm_views_patch> patches, uint32_t* failed = nullptr);
 
-    /// Waits until every vCPU has been outside the compartment since the last patch(): what a
-    /// reverted hook led to can be used again then. Error code EAGAIN: a vCPU stays inside
-    /// (paused by the VMM, say); nothing is to be used again, ask later.
+    /// Looks whether every vCPU has been outside the compartment since the last patch(): what a
+    /// reverted hook led to can be used again then. Never waits. Error code EAGAIN: a vCPU may
+    /// still be inside (or is paused there by the VMM); nothing is to be used again, ask later.
     Status quiesce();
 
     Status resume(uint32_t vcpu_id);

@@ -197,7 +197,9 @@ int Views::patch(std::span<kvm_views_patch> patches, uint32_t* failed_index, uin
     return result;
 }
 
-int Views::quiesce() const { return call(KVM_VIEWS_QUIESCE); }
+int Views::quiesce(unsigned long how) const {
+    return call(KVM_VIEWS_QUIESCE, reinterpret_cast<void*>(how));
+}
 
 int Views::resume(uint32_t vcpu_id) const {
     kvm_views_resume request{};

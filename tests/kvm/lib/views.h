@@ -51,7 +51,7 @@ class Views {
     int disable() const;
     int patch(std::span<kvm_views_patch> patches, uint32_t* failed_index = nullptr,
               uint64_t* pause_tsc = nullptr, uint32_t* inside = nullptr) const;
-    int quiesce() const;
+    int quiesce(unsigned long how = 0) const;
     int resume(uint32_t vcpu_id) const;
 
     /// The next event, or nothing when none came in time.

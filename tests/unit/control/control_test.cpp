@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <fcntl.h>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -95,6 +96,35 @@ TEST(HookReply, GoesThereAndBack) {
     for (const char* line : {"", "[]", R"({"hooks":[7]})", R"({"hooks":7})",
                              R"({"hooks":[{"id":"x"}]})", R"({"notes":[7]})", R"({"error":1})"})
         EXPECT_FALSE(parse_reply(line)) << line;
+}
+
+/// The reply is put together by hand: any JSON library has to understand it, and to write it so.
+TEST(HookReply, IsWhatAJsonLibraryWrites) {
+    HookReply reply;
+    auto same = [&] {
+        std::string text = encode(reply);
+        auto value = nlohmann::json::parse(text, nullptr, false);
+        return value.is_object() && value.dump() == text ? value : nlohmann::json();
+    };
+    EXPECT_EQ(same(), nlohmann::json({{"hooks", nlohmann::json::array()},
+                                      {"notes", nlohmann::json::array()}}));
+    reply.error = "no \"vfs_raed\"\n";
+    reply.notes = {"plain", "a\\b\t\x7f", ""};
+    reply.hooks = {sample(1), sample(2), sample(3)};
+    reply.hooks[1].limit.reset();
+    reply.hooks[1].note = "\x1b[31m \xff \xc3\xa4 \"";
+    reply.pause_tsc = ~uint64_t{0};
+    auto value = same();
+    ASSERT_TRUE(value.is_object()) << encode(reply);
+    EXPECT_EQ(value["error"], reply.error);
+    EXPECT_EQ(value["notes"], nlohmann::json(reply.notes));
+    EXPECT_EQ(value["pause_tsc"], reply.pause_tsc);
+    ASSERT_EQ(value["hooks"].size(), 3u);
+    EXPECT_EQ(value["hooks"][0].size(), 10u);
+    EXPECT_EQ(value["hooks"][0]["hits"], ~uint64_t{0});
+    EXPECT_EQ(value["hooks"][1]["note"], "\x1b[31m \xef\xbf\xbd \xc3\xa4 \"");
+    EXPECT_FALSE(value["hooks"][1].contains("limit"));
+    EXPECT_EQ(value["hooks"][2]["name"], "vfs_read\xef\xbf\xbd\"");
 }
 
 TEST(HookCommand, AnyBytesAreAnswered) {

@@ -79,6 +79,7 @@ class FakeVm {
     std::vector<uint32_t> resumed;
     kvm_views_stats stats{};
     kvm_views_offer offer{};
+    size_t waits = 0; ///< requests that may have the caller wait for vCPUs while a trace runs
     std::function<void()> on_resume = [] {};
 
   private:
@@ -86,6 +87,8 @@ class FakeVm {
 
     int ioctl(unsigned long request, void* argument) {
         requests.push_back(request);
+        if (request == KVM_VIEWS_QUIESCE)
+            waits += reinterpret_cast<uintptr_t>(argument) != KVM_VIEWS_QUIESCE_LOOK;
         if (auto found = fail_with.find(request); found != fail_with.end()) {
             errno = found->second;
             return -1;

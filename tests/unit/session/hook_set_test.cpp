@@ -418,6 +418,8 @@ TEST_F(HookSetTest, Selection) {
     EXPECT_EQ(select({"hook1*"}), (std::vector{a, c}));
     EXPECT_EQ(select({std::to_string(b), "hook2"}), std::vector{b});
     EXPECT_EQ(select({"*"}), (std::vector{a, b, c}));
+    EXPECT_EQ(select({"hook1", std::to_string(a), "hook?", "hook1"}), (std::vector{a, b}));
+    EXPECT_EQ(select({}), std::vector<uint32_t>());
     auto none = hooks_->select({"hook1", "nothing"});
     ASSERT_FALSE(none);
     EXPECT_NE(none.error().message().find("no hook \"nothing\""), std::string::npos);

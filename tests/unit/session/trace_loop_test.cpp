@@ -107,6 +107,37 @@ TEST_F(Loop, CommandsAreAnswered) {
     finish_and_read();
 }
 
+/// A vCPU that stays in a hook holds up that hook's end and nothing else.
+TEST_F(Loop, EventsFlowWhileAVcpuStaysInsideARemovedHook) {
+    auto text = [&] {
+        auto bytes = displaced_in(session_->layout(), region_->bytes());
+        return std::vector<std::byte>(bytes.begin(), bytes.end());
+    };
+    const std::vector<std::byte> displaced = text();
+    const uint32_t removed = session_->hooks().select({"do_syscall_64"})->front();
+    vm_->fail_with = {{KVM_VIEWS_QUIESCE, EAGAIN}};
+    EXPECT_EQ(loop_->answer({HookCommand::Verb::remove, {"do_syscall_64"}, {}}).error, "");
+    for (uint64_t i = 1; i <= 20; i++) {
+        ASSERT_TRUE(produce());
+        EXPECT_EQ(loop_->dispatch(), std::nullopt);
+        EXPECT_EQ(loop_->events(), i) << "at once";
+    }
+    EXPECT_GE(vm_->count(KVM_VIEWS_QUIESCE), 20u);
+    EXPECT_EQ(vm_->waits, 0u);
+    EXPECT_TRUE(session_->hooks().leaving());
+    EXPECT_EQ(text(), displaced) << "somebody may be in it";
+    const size_t room = session_->hooks().room();
+
+    vm_->fail_with.clear();
+    EXPECT_EQ(loop_->run(std::chrono::milliseconds(200)), TraceEnd::time_over);
+    EXPECT_FALSE(session_->hooks().leaving());
+    EXPECT_NE(text(), displaced);
+    EXPECT_EQ(session_->hooks().room(), room + 1);
+    EXPECT_FALSE(session_->hooks().select({std::to_string(removed)}));
+    EXPECT_EQ(vm_->waits, 0u);
+    finish_and_read();
+}
+
 TEST_F(Loop, DurationEnds) {
     EXPECT_EQ(loop_->run(std::chrono::milliseconds(30)), TraceEnd::time_over);
     finish_and_read();

@@ -228,16 +228,21 @@ TEST(Patch, TellsWhoWasInside) {
     EXPECT_EQ(patched->inside, 3u);
 }
 
-TEST(Quiesce, AVcpuThatStaysInsideIsExplained) {
+TEST(Quiesce, LooksAndExplainsWhoIsInside) {
     FakeKernel kernel;
-    kernel.answers[KVM_VIEWS_QUIESCE] = [](void*) { return 0; };
+    void* how = nullptr;
+    kernel.answers[KVM_VIEWS_QUIESCE] = [&](void* argument) {
+        how = argument;
+        return 0;
+    };
     Views views = kernel.views();
     EXPECT_TRUE(views.quiesce());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(how), KVM_VIEWS_QUIESCE_LOOK) << "nobody waits";
     kernel.fail_with(KVM_VIEWS_QUIESCE, EAGAIN);
     auto status = views.quiesce();
     ASSERT_FALSE(status);
     EXPECT_EQ(status.error().code(), EAGAIN);
-    EXPECT_NE(status.error().message().find("stays inside"), std::string::npos);
+    EXPECT_NE(status.error().message().find("may be inside"), std::string::npos);
 }
 
 TEST(Errors, GoneVmIsNamed) {
