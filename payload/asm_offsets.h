@@ -18,7 +18,7 @@
 #define SM_ASM_SLOT_SAMPLED_TICKS 64
 #define SM_ASM_SLOT_SAMPLES_CUT 72
 #define SM_ASM_STACK_ALIGN_SHIFT 14
-#define SM_ASM_HINT_SHIFT 2
+#define SM_ASM_HINT_FACTOR 4
 
 #define SM_ASM_SAMPLE_PERIOD 63
 #define SM_ASM_SAMPLE_MAX 1000
@@ -38,7 +38,7 @@
 /* What the gate saves on the trusted stack, from its lowest address up. */
 #define SM_ASM_SAVED_RSI 0
 #define SM_ASM_SAVED_RDI 8
-#define SM_ASM_SAVED_SIZE 48
+#define SM_ASM_SAVED_SIZE 40
 
 #define SM_ASM_RFLAGS_RESERVED 0x2 /* the bit that is always 1; all others clear */
 #define SM_ASM_RFLAGS_IF 0x200
@@ -58,8 +58,8 @@ static_assert(offsetof(struct sm_config, slots) == SM_ASM_CONFIG_SLOTS);
 static_assert(offsetof(struct sm_config, derived.slot_offset_mask) ==
               SM_ASM_CONFIG_SLOT_OFFSET_MASK);
 static_assert(SM_ASM_RFLAGS_IF == 1 << SM_ASM_RFLAGS_IF_BIT);
-/* A stack's 16 KiB block times SM_SLOT_STRIDE is the stack pointer, shifted. */
-static_assert(SM_SLOT_STRIDE >> SM_ASM_STACK_ALIGN_SHIFT == 1 << SM_ASM_HINT_SHIFT);
+/* A stack's 16 KiB block times SM_SLOT_STRIDE is the stack pointer times this. */
+static_assert(SM_SLOT_STRIDE >> SM_ASM_STACK_ALIGN_SHIFT == SM_ASM_HINT_FACTOR);
 static_assert(offsetof(struct sm_slot, busy) == SM_ASM_SLOT_BUSY);
 static_assert(offsetof(struct sm_slot, guest_rsp) == SM_ASM_SLOT_GUEST_RSP);
 static_assert(offsetof(struct sm_slot, tsc) == SM_ASM_SLOT_TSC);

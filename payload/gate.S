@@ -86,11 +86,11 @@
 
 /*
  * A slot of our own, its address in rdx. Which one to try first: the number of the stack's 16 KiB
- * block. At the label \collision with rdx as it is if it is taken.
+ * block, which one multiplication puts where the slots' addresses differ. At the label
+ * \collision with rdx as it is if it is taken.
  */
 .macro claim_slot collision
-    mov     edx, esp
-    shl     edx, SM_ASM_HINT_SHIFT
+    imul    edx, esp, SM_ASM_HINT_FACTOR
     and     edx, [rip + sm_config_page + SM_ASM_CONFIG_SLOT_OFFSET_MASK]
     add     rdx, [rip + .Lslots]
     lock bts dword ptr [rdx + SM_ASM_SLOT_BUSY], 0
@@ -98,16 +98,15 @@
 .endm
 
 /*
- * Tells the handler of the event, on the trusted stack. rdx: our slot. rax: what it returned. Of
- * its arguments the first is the time and the second the slot; the third is unused, so that the
- * fourth, TSC_AUX, is where RDTSCP leaves it.
+ * Tells the handler of the event, on the trusted stack. rdx: our slot. rax: what it returned. Its
+ * arguments are the slot in rsi, TSC_AUX in ecx, where RDTSCP leaves it, and the time in r8, where
+ * it is in nobody's way until the end. Saved is what the payload is compiled to use.
  */
 .macro record_event handler
     mov     [rdx + SM_ASM_SLOT_GUEST_RSP], rsp
     lea     rsp, [rdx + SM_SLOT_STACK_TOP]
     push    SM_ASM_RFLAGS_RESERVED
     popfq
-    push    r11
     push    r10
     push    r9
     push    r8
@@ -117,8 +116,8 @@
     /* Only now the time: whoever has seen this slot idle knows that we come later. */
     rdtscp
     shl     rdx, 32
-    lea     rdi, [rax + rdx]
-    mov     [rsi + SM_ASM_SLOT_TSC], rdi
+    lea     r8, [rax + rdx]
+    mov     [rsi + SM_ASM_SLOT_TSC], r8
     call    \handler
 .endm
 
@@ -132,7 +131,6 @@
     pop     r8
     pop     r9
     pop     r10
-    pop     r11
     lea     rcx, [rsp - SM_SLOT_STACK_TOP]
     sub     dword ptr [rcx + SM_ASM_SLOT_NEXT_SAMPLE], 1
     jb      .L\name\()_sample

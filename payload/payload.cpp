@@ -21,16 +21,17 @@ u64 sm_payload_no_slot = 0;
 u64 sm_irq_counts[SM_MAX_VCPUS] = {};
 
 /*
- * rdi, rsi and rcx by the gates; trusted stack, interrupts off, flags clear. Each has a page of its
- * own: what an event runs is in as few pages and lines as can be.
+ * rsi, rcx and r8 by the gates, which put nothing in rdi and rdx; trusted stack, interrupts off,
+ * flags clear. Each has a page of its own: what an event runs is in as few pages and lines as can
+ * be.
  */
-[[gnu::flatten, gnu::section(".text.int")]] u64 sm_payload_event(u64 tsc, sm_slot* slot, u64,
-                                                                 u32 aux) {
+[[gnu::flatten, gnu::section(".text.int")]] u64 sm_payload_event(u64, sm_slot* slot, u64, u32 aux,
+                                                                 u64 tsc) {
     return handle_event<IntEntry>(machine, *slot, tsc, aux);
 }
 
-[[gnu::flatten, gnu::section(".text.call")]] void sm_payload_call_event(u64 tsc, sm_slot* slot, u64,
-                                                                        u32 aux) {
+[[gnu::flatten, gnu::section(".text.call")]] void sm_payload_call_event(u64, sm_slot* slot, u64,
+                                                                        u32 aux, u64 tsc) {
     handle_event<CallEntry>(machine, *slot, tsc, aux);
 }
 }

@@ -9,7 +9,7 @@ namespace shadowmon::payload {
 
 /* Registers of the guest that the gates save, at the top of the slot's stack. */
 struct SavedRegs {
-    u64 rsi, rdi, r8, r9, r10, r11;
+    u64 rsi, rdi, r8, r9, r10;
 };
 static_assert(offsetof(SavedRegs, rsi) == SM_ASM_SAVED_RSI);
 static_assert(offsetof(SavedRegs, rdi) == SM_ASM_SAVED_RDI);

@@ -204,14 +204,14 @@ class FakeMachine {
         write(frame_at + 24, frame_at + 40);
         write(frame_at + 32, u64{0x18});
         slot().guest_rsp = frame_at - SM_ASM_FRAME_RIP;
-        saved_ = {rsi, rdi, 8, 9, 10, 11};
+        saved_ = {rsi, rdi, 8, 9, 10};
     }
     /* The same for a CALL: the address of return lies at return_at. */
     void enter_call(u64 return_at, u64 rip, u64 rflags, u64 rdi, u64 rsi) {
         write(return_at, rip);
         write(return_at - SM_ASM_CALL_RIP + SM_ASM_CALL_RFLAGS, rflags);
         slot().guest_rsp = return_at - SM_ASM_CALL_RIP;
-        saved_ = {rsi, rdi, 8, 9, 10, 11};
+        saved_ = {rsi, rdi, 8, 9, 10};
     }
 
     sm_slot& slot(u32 i = 0) { return *slots_[i]; }

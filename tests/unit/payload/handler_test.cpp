@@ -325,7 +325,7 @@ TEST_F(HandlerTest, FrameAcrossTwoBlocksIsWalkedTo) {
     m.write_gpa(0xb00000, u64{0x46}); /* rflags, at frame + 16 */
     m.write(end - 16, enter_rip);
     m.slot().guest_rsp = end - 16 - SM_ASM_FRAME_RIP;
-    m.saved_ = {0, regs_at, 0, 0, 0, 0};
+    m.saved_ = {0, regs_at, 0, 0, 0};
     EXPECT_EQ(handle<IntEntry>(), enter_rip + 0x2000000);
     EXPECT_EQ(first<sm_event_syscall_enter>().h.flags, 0);
 }

@@ -318,6 +318,7 @@ TEST_F(PayloadElf, LeavesTheRegistersAloneThatTheGatesDoNotSave) {
             switch (ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o.reg.value)) {
             case ZYDIS_REGISTER_RBX:
             case ZYDIS_REGISTER_RBP:
+            case ZYDIS_REGISTER_R11:
             case ZYDIS_REGISTER_R12:
             case ZYDIS_REGISTER_R13:
             case ZYDIS_REGISTER_R14:
