@@ -31,7 +31,7 @@ struct EventUnknown {
     sm_event_header h;
     sm_body_unknown b;
 };
-static_assert(sizeof(EventUnknown) % 8 == 0);
+static_assert(sizeof(EventUnknown) % 8 == 0 && sizeof(EventUnknown) <= largest_record);
 
 /* What a gate leaves on the guest's stack; known to the compiler where every instruction counts. */
 struct IntEntry {
@@ -171,6 +171,7 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         u64 nth = 0;
         if constexpr (Memory::is_complete && is_irq<Event>)
             nth = hw_.irq_count(slot_.aux)++; /* also of an event that is lost */
+        static_assert(sizeof(Event) <= largest_record);
         auto* event = reserve<Event>(type);
         if (!event) [[unlikely]] {
             if (Memory::is_complete)

@@ -11,10 +11,16 @@
 
 namespace shadowmon::payload {
 
+/* More than any event that try_reserve() is asked for. */
+inline constexpr u32 largest_record = sizeof(sm_event_hook);
+
 /* The payload's own part of a slot page; all zero is a good start. */
 struct SlotState {
-    /* The ring may be filled up to here without wrapping and without asking for tail again. */
-    u64 limit;
+    /*
+     * A record that starts before this fits, however large, without wrapping and without asking
+     * for tail again. The head alone is compared with it.
+     */
+    u64 roomy;
     u64 base;                          /* up to there a record lies at this + its position */
     u64 lost_pending;                  /* events lost since the last SM_EVENT_LOST */
     u64 lost_reported[SM_EVENT_TYPES]; /* value of lost[] in the last SM_EVENT_LOST */
@@ -47,15 +53,40 @@ template <class Hw> class RingWriter {
         : hw_(hw), ring_(hw.ring_of(slot)), state_(state_of(slot)) {}
 
     /*
-     * Room for an event of this size, or nullptr: the ring has to wrap, is full, or has losses
-     * to tell of, and reserve() has to see to that. The record's content is whatever was there;
-     * the consumer sees it after commit().
+     * Room for an event of at most largest_record, or nullptr: the ring may have to wrap, is full,
+     * or has losses to tell of, and reserve() has to see to that. The record's content is whatever
+     * was there; the consumer sees it after commit().
      */
     sm_event_header* try_reserve(sm_event_type type, u32 size, const Stamp& stamp) {
-        head_ = ring_.head;
-        if (head_ + size > state_.limit) [[unlikely]]
+        const u64 head = ring_.head;
+        if (head >= state_.roomy) [[unlikely]]
             return nullptr;
-        auto* event = reinterpret_cast<sm_event_header*>(head_ + state_.base);
+        return begin(head, type, size, stamp);
+    }
+
+    /* The same, with all that takes; nullptr: counted as lost. */
+    sm_event_header* reserve(sm_event_type type, u32 size, const Stamp& stamp) {
+        sm_event_header* event = try_reserve(type, size, stamp);
+        if (event || !make_room(type, size, stamp))
+            return event;
+        return begin(ring_.head, type, size, stamp);
+    }
+
+    void commit(sm_event_type type, u32 size, const Stamp& stamp) {
+        ring_.seq++;
+        ring_.recorded[type]++;
+        /* Release, as every store of x86 is: who sees the sum sees the record. Nobody else adds. */
+        asm volatile("addq %1, %0" : "+m"(ring_.head) : "er"(u64{size}) : "cc", "memory");
+        /* After head: who has seen this time finds the event. */
+        __atomic_store_n(&ring_.last_tsc, stamp.tsc(), __ATOMIC_RELEASE);
+    }
+
+    sm_ring& ring() const { return ring_; }
+
+  private:
+    /* The record that starts at head, of which base holds. */
+    sm_event_header* begin(u64 head, sm_event_type type, u32 size, const Stamp& stamp) {
+        auto* event = reinterpret_cast<sm_event_header*>(head + state_.base);
         event->type = type;
         event->flags = 0;
         event->size = size;
@@ -65,25 +96,6 @@ template <class Hw> class RingWriter {
         return event;
     }
 
-    /* The same, with all that takes; nullptr: counted as lost. */
-    sm_event_header* reserve(sm_event_type type, u32 size, const Stamp& stamp) {
-        sm_event_header* event = try_reserve(type, size, stamp);
-        if (event || !make_room(type, size, stamp))
-            return event;
-        return try_reserve(type, size, stamp);
-    }
-
-    void commit(sm_event_type type, u32 size, const Stamp& stamp) {
-        ring_.seq++;
-        ring_.recorded[type]++;
-        __atomic_store_n(&ring_.head, head_ + size, __ATOMIC_RELEASE);
-        /* After head: who has seen this time finds the event. */
-        __atomic_store_n(&ring_.last_tsc, stamp.tsc(), __ATOMIC_RELEASE);
-    }
-
-    sm_ring& ring() const { return ring_; }
-
-  private:
     sm_event_header* record_at(u64 position) const {
         return reinterpret_cast<sm_event_header*>(hw_.ring_data(ring_) + (position & mask()));
     }
@@ -96,7 +108,7 @@ template <class Hw> class RingWriter {
         return size <= to_end ? position : position + to_end;
     }
 
-    /* Wraps, tells of losses, waits or gives the event up. */
+    /* Wraps, tells of losses, waits or gives the event up. What is free is then at least size. */
     SM_COLD bool make_room(sm_event_type type, u32 size, const Stamp& stamp) {
         const u64 ring_size = mask() + 1;
         u64 tail;
@@ -113,7 +125,7 @@ template <class Hw> class RingWriter {
             ring_.lost[type]++;
             ring_.seq++;
             state_.lost_pending++;
-            state_.limit = 0; /* come here again, to tell of it */
+            state_.roomy = 0; /* come here again, to tell of it */
             return false;
         }
         if (state_.lost_pending)
@@ -121,7 +133,8 @@ template <class Hw> class RingWriter {
         pad_for(size);
         state_.base = reinterpret_cast<u64>(record_at(ring_.head)) - ring_.head;
         const u64 lap_end = (ring_.head | mask()) + 1;
-        state_.limit = tail + ring_size < lap_end ? tail + ring_size : lap_end;
+        const u64 limit = tail + ring_size < lap_end ? tail + ring_size : lap_end;
+        state_.roomy = limit - largest_record + 1;
         return true;
     }
 
@@ -161,7 +174,6 @@ template <class Hw> class RingWriter {
     const Hw& hw_;
     sm_ring& ring_;
     SlotState& state_;
-    u64 head_ = 0;
 };
 
 } // namespace shadowmon::payload
