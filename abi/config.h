@@ -46,15 +46,18 @@ struct sm_irq_offsets {
  * What the payload would have to calculate for every event, calculated once by the host from the
  * rest of struct sm_config: sm_derive(). An address a is in the first window, with a task behind
  * it, if a - start < limit; a field of the task is then read at (a - start) + its number here,
- * which is start + its offset. limit is 0 where that does not hold, and then the payload takes
- * the way that needs nothing of this.
+ * which is start + its offset. Where one field is wanted of what a pointer leads to, the address of
+ * that field is looked at in the same way: the number is then the field's offset less start.
+ * limit is 0 where that does not hold, and then the payload takes the way that needs nothing of
+ * this.
  */
 struct sm_derived {
     uint64_t start;
     uint64_t limit;
-    uint64_t current_task; /* its offset from GS base, less start */
-    uint64_t task_pid;     /* and task_tgid right behind it */
-    uint64_t task_tgid, task_real_parent, task_cred, task_comm, task_state, cred_uid;
+    /* Of one field each, less start: from GS base, a task and a cred. */
+    uint64_t current_task, parent_tgid, cred_uid;
+    uint64_t task_pid; /* and task_tgid right behind it */
+    uint64_t task_tgid, task_real_parent, task_cred, task_comm, task_state;
     uint64_t ring_mask;        /* ring_size - 1 */
     uint64_t hook_offset_mask; /* hook_mask, in bytes of the table */
     uint64_t slot_offset_mask; /* slots - 1, in bytes of the slots' area */
@@ -78,7 +81,7 @@ struct sm_config {
     uint32_t pad;
     struct sm_derived derived;
     struct sm_irq_offsets irq;
-    uint64_t reserved[5];
+    uint64_t reserved[4];
 };
 
 /*
@@ -148,7 +151,7 @@ enum sm_counter {
 
 SM_STATIC_ASSERT(sizeof(struct sm_hook) == 32);
 SM_STATIC_ASSERT(offsetof(struct sm_hook, flags) == offsetof(struct sm_hook, type) + 2);
-SM_STATIC_ASSERT(sizeof(struct sm_derived) == 104);
+SM_STATIC_ASSERT(sizeof(struct sm_derived) == 112);
 SM_STATIC_ASSERT(sizeof(struct sm_limit) == 32);
 SM_STATIC_ASSERT(2 * SM_MAX_HOOKS * sizeof(struct sm_hook) == SM_HOOKS_MAX_SIZE);
 SM_STATIC_ASSERT(SM_MAX_HOOKS * sizeof(struct sm_limit) == SM_LIMITS_MAX_SIZE);
@@ -205,13 +208,14 @@ static inline void sm_derive(struct sm_config *config)
                    window->size - config->task_size + 1 :
                    0;
     d->current_task = offsets->current_task - window->start;
+    d->parent_tgid = offsets->task_tgid - window->start;
+    d->cred_uid = offsets->cred_uid - window->start;
     d->task_pid = window->start + offsets->task_pid;
     d->task_tgid = window->start + offsets->task_tgid;
     d->task_real_parent = window->start + offsets->task_real_parent;
     d->task_cred = window->start + offsets->task_cred;
     d->task_comm = window->start + offsets->task_comm;
     d->task_state = window->start + offsets->task_state;
-    d->cred_uid = window->start + offsets->cred_uid;
     d->ring_mask = config->ring_size - 1;
     d->hook_offset_mask = config->hook_mask * (uint32_t)sizeof(struct sm_hook);
     d->slot_offset_mask = (config->slots - 1) * SM_SLOT_STRIDE;

@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_ABI_VERSION 7
+#define SM_ABI_VERSION 8
 
 enum sm_event_type {
     SM_EVENT_PAD = 0,

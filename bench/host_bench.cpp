@@ -75,11 +75,16 @@ class HostMachine {
     uint64_t cr3() const { return 0; }
     uint64_t gs_base() const { return address(&memory_->current); }
     uint64_t call_host(uint64_t) const { return 1; }
-    uint64_t load_int(Gva at) const {
-        return static_cast<uint64_t>(int64_t{static_cast<int32_t>(load<uint32_t>(at))});
-    }
     template <class T> T load(Gva at) const {
         return *reinterpret_cast<const volatile T*>(raw(at));
+    }
+    template <class T> T load(Gva base, uint64_t from_base, uint64_t offset) const {
+        return load<T>(base + from_base + offset);
+    }
+    uint64_t load_u32(Gva at) const { return load<uint32_t>(at); }
+    uint64_t load_int(Gva base, uint64_t from_base, uint64_t offset) const {
+        return static_cast<uint64_t>(
+            int64_t{static_cast<int32_t>(load<uint32_t>(base, from_base, offset))});
     }
 
   private:

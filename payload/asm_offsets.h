@@ -9,7 +9,7 @@
 #include "abi/layout.h"
 
 #define SM_ASM_CONFIG_SLOTS 16 /* struct sm_config: slots, derived.slot_offset_mask */
-#define SM_ASM_CONFIG_SLOT_OFFSET_MASK 320
+#define SM_ASM_CONFIG_SLOT_OFFSET_MASK 328
 #define SM_ASM_SLOT_BUSY 0      /* struct sm_slot: busy */
 #define SM_ASM_SLOT_GUEST_RSP 8 /* struct sm_slot: guest_rsp, tsc */
 #define SM_ASM_SLOT_TSC 16

@@ -41,8 +41,14 @@ inline bool is_in_stack_block(Gva stack, Gva at, u32 size) {
  * is no address at all, or faults in his own page tables.
  */
 inline bool is_frame_on_stack(const sm_config& config, Gva stack, u32 end) {
-    return raw(stack) >= config.direct_map &&
-           (raw(stack) & (stack_block_size - 1)) <= stack_block_size - end;
+    /* Where in its block the stack is, in the upper bits of 32: one multiplication, no mask. */
+    constexpr u32 to_top = (u64{1} << 32) / stack_block_size;
+    u32 in_block;
+    asm("imull %2, %1, %0"
+        : "=r"(in_block)
+        : "r"(static_cast<u32>(raw(stack))), "i"(to_top)
+        : "cc");
+    return raw(stack) >= config.direct_map && in_block <= (stack_block_size - end) * to_top;
 }
 
 template <class Hw> class DirectMemory {
@@ -58,6 +64,11 @@ template <class Hw> class DirectMemory {
             *out = hw_.template load<T>(at_ + offset);
             return true;
         }
+        /* The same of 32 bits, as 64. */
+        bool load_u32(u64 offset, u64* out) const {
+            *out = hw_.load_u32(at_ + offset);
+            return true;
+        }
 
       private:
         const Hw& hw_;
@@ -65,7 +76,8 @@ template <class Hw> class DirectMemory {
         const bool ok_;
     };
 
-    /* A place in the block of the stack: named from its start, so that no register has its address.
+    /*
+     * A place in the block of the stack: named from its start, so that no register has its address.
      */
     class StackPlace {
       public:
@@ -74,11 +86,11 @@ template <class Hw> class DirectMemory {
               ok_(from_block_ <= stack_block_size - size) {}
         bool ok() const { return ok_; }
         template <class T> bool load(u64 offset, T* out) const {
-            *out = hw_.template load<T>(Gva{block_ + from_block_ + offset});
+            *out = hw_.template load<T>(Gva{block_}, from_block_, offset);
             return true;
         }
         template <class T> bool load_int(u64 offset, T* out) const {
-            *out = hw_.load_int(Gva{block_ + from_block_ + offset});
+            *out = hw_.load_int(Gva{block_}, from_block_, offset);
             return true;
         }
 
@@ -101,6 +113,8 @@ template <class Hw> class DirectMemory {
     Place frame(u32 end) const {
         return {hw_, stack_, is_frame_on_stack(hw_.config(), stack_, end)};
     }
+    /* A frame that was ok(), once more. */
+    Place same_frame() const { return {hw_, stack_, true}; }
     StackPlace on_stack(Gva at, u32 size) const {
         return {hw_, raw(stack_) & ~(stack_block_size - 1), raw(at), size};
     }
@@ -112,9 +126,12 @@ template <class Hw> class DirectMemory {
      */
     Place object(Gva at) const { return relative(hw_.from_start(raw(at))); }
 
-    /* What the current CPU's pointer to the running task is read from, at offset current_task(). */
-    Place percpu(u64 gs_base) const { return relative(gs_base + fields().current_task); }
-    u64 current_task() const { return fields().start; }
+    /* One field, to be loaded at offset field_base(). distance: one of the next three. */
+    Place field(u64 at, u64 distance) const { return relative(at + distance); }
+    u64 field_base() const { return fields().start; }
+    u64 current_task() const { return fields().current_task; } /* from GS base */
+    u64 parent_tgid() const { return fields().parent_tgid; }
+    u64 cred_uid() const { return fields().cred_uid; }
 
     const sm_derived& fields() const { return hw_.config().derived; }
 
@@ -145,6 +162,13 @@ template <class Hw> class AnyMemory {
             *out = static_cast<u64>(s64{value});
             return true;
         }
+        bool load_u32(u64 offset, u64* out) const {
+            u32 value;
+            if (!load(offset, &value))
+                return false;
+            *out = value;
+            return true;
+        }
 
       private:
         const AnyMemory& memory_;
@@ -160,10 +184,14 @@ template <class Hw> class AnyMemory {
         is_stack_mapped_ = is_frame_on_stack(hw_.config(), stack_, end);
         return {*this, stack_};
     }
+    Place same_frame() const { return {*this, stack_}; }
     Place on_stack(Gva at, u32) const { return {*this, at}; }
     Place object(Gva at) const { return {*this, at}; }
-    Place percpu(u64 gs_base) const { return {*this, Gva{gs_base}}; }
+    Place field(u64 at, u64 distance) const { return {*this, Gva{at + distance}}; }
+    u64 field_base() const { return 0; }
     u64 current_task() const { return fields().current_task; }
+    u64 parent_tgid() const { return fields().task_tgid; }
+    u64 cred_uid() const { return fields().cred_uid; }
     const sm_offsets& fields() const { return hw_.config().offsets; }
 
     /* False: somewhere in it cannot be read; what comes before that may have been copied. */

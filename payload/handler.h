@@ -5,9 +5,10 @@
  *
  * Hw is the machine: config(), hooks(), hook_at(offset), offset_of(hook), limit_of(hook),
  * saved_regs(slot), ring_of(slot), ring_data(ring), counters_of(ring), irq_count(aux),
- * from_start(), is_below_limit(), cr3(), gs_base(), tsc_aux(), load<T>(Gva) and load_int(Gva) (one
- * load, may fault: only for addresses found readable) and call_host(number). The payload has the
- * real one (machine.h), unit tests have one that checks every load.
+ * from_start(), is_below_limit(), cr3(), gs_base(), tsc_aux(), call_host(number), and of guest
+ * memory load<T>(), load_u32() and load_int(), each one load, which may fault: only for addresses
+ * found readable. The payload has the real one (machine.h), unit tests have one that
+ * checks every load; bench/host_bench.cpp has a third.
  */
 #ifndef SHADOWMONITOR_PAYLOAD_HANDLER_H
 #define SHADOWMONITOR_PAYLOAD_HANDLER_H
@@ -91,7 +92,7 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         const auto frame = memory_.frame(entry_.size);
         u64 rip, rflags = 0;
         if (!frame.ok() || !frame.load(entry_.rip, &rip) ||
-            (is_int() && !frame.load(entry_.rflags, &rflags))) [[unlikely]]
+            (Memory::is_complete && is_int() && !frame.load(entry_.rflags, &rflags))) [[unlikely]]
             return unknown(0, SM_EVENT_NO_BODY);
         const sm_hook* found = find_hook(hw_, rip);
         if (!found) [[unlikely]]
@@ -160,9 +161,12 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         return kind;
     }
 
+    /* rflags: of a memory that is complete; the other reads them only here, out of the way. */
     u64 resume(const sm_hook& hook, u64 rflags) const {
         if (!is_int())
             return SM_ASM_RESUME_CHAIN;
+        if (!Memory::is_complete)
+            memory_.same_frame().load(entry_.rflags, &rflags);
         return rflags & SM_ASM_RFLAGS_IF ? hook.resume_if1 : hook.resume_if0;
     }
 
@@ -213,13 +217,25 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
         Gva task{};
         const bool ok = read_current(hw_, memory_, &task);
         event->h.task = raw(task);
-        return ok && fill_task(memory_, task, &event->h);
+        if (!ok)
+            return false;
+        const auto place = memory_.object(task);
+        return place.ok() && fill_task(memory_, place, &event->h);
     }
 
-    /* __switch_to(prev, next): the event is that of prev. */
+    /*
+     * __switch_to(prev, next): the event is that of prev. Its state belongs to the body, but
+     * DirectMemory reads it here, where prev has just been looked at.
+     */
     bool fill_process(sm_event_switch* event) {
         event->h.task = regs_.rdi;
-        return fill_task(memory_, Gva{regs_.rdi}, &event->h);
+        const auto prev = memory_.object(Gva{regs_.rdi});
+        return prev.ok() && fill_task(memory_, prev, &event->h) &&
+               (Memory::is_complete || fill_state(prev, event));
+    }
+
+    template <class Place> bool fill_state(const Place& prev, sm_event_switch* event) {
+        return prev.load_u32(memory_.fields().task_state, &event->b.prev_state);
     }
 
     static void no_task(sm_event_header* event) {
@@ -258,28 +274,23 @@ template <class Hw, template <class> class MemoryOf, class Entry> class Handler 
 
     bool fill_body(sm_event_switch* event) {
         const auto& fields = memory_.fields();
-        const auto prev = memory_.object(Gva{regs_.rdi});
-        u32 state;
-        if (!prev.ok() || !prev.load(fields.task_state, &state))
+        const u64 next_task = regs_.rsi;
+        event->b.next_task = next_task;
+        if (Memory::is_complete && !fill_state(memory_.object(Gva{regs_.rdi}), event))
             return false;
-        const auto next = memory_.object(Gva{regs_.rsi});
-        if (!next.ok() || !next.load(fields.task_pid, &event->b.next_tid) ||
-            !next.load(fields.task_tgid, &event->b.next_pid) ||
-            !load_comm(next, fields.task_comm, event->b.next_comm))
-            return false;
-        event->b.next_task = regs_.rsi;
-        event->b.prev_state = state;
-        return true;
+        const auto next = memory_.object(Gva{next_task});
+        return next.ok() && next.load(fields.task_pid, &event->b.next_tid) &&
+               next.load(fields.task_tgid, &event->b.next_pid) &&
+               load_comm(next, fields.task_comm, event->b.next_comm);
     }
 
-    /* The frame was found readable before the hook was looked up. */
     bool fill_body(sm_event_hook* event) {
-        const auto frame = memory_.frame(entry_.size);
+        const auto frame = memory_.same_frame();
         event->b.args[0] = regs_.rdi;
         event->b.args[1] = regs_.rsi;
         event->b.args[4] = regs_.r8;
         event->b.args[5] = regs_.r9;
-        if (!frame.ok() || !frame.load(SM_ASM_FRAME_RDX, &event->b.args[2]) ||
+        if (!frame.load(SM_ASM_FRAME_RDX, &event->b.args[2]) ||
             !frame.load(SM_ASM_FRAME_RCX, &event->b.args[3]) ||
             !frame.load(SM_ASM_FRAME_RAX, &event->b.ax) ||
             !frame.load(entry_.rflags, &event->b.flags))

@@ -67,10 +67,28 @@ class Machine {
         return value;
     }
 
-    /* The same of an int, as 64 bits. */
-    u64 load_int(Gva at) const {
+    /* The same of 32 bits, as 64: the upper half needs no instruction of its own. */
+    u64 load_u32(Gva at) const {
         u64 value;
-        asm volatile("movslq %1, %0" : "=r"(value) : "m"(*reinterpret_cast<const s32*>(at)));
+        asm volatile("movl %1, %k0" : "=r"(value) : "m"(*reinterpret_cast<const u32*>(at)));
+        return value;
+    }
+
+    /*
+     * The same from base + from_base + offset, which is a constant, and the last one of an int. Of
+     * an address that is used more than once the compiler would make the sum first.
+     */
+    template <class T> T load(Gva base, u64 from_base, u64 offset) const {
+        static_assert(sizeof(T) == 8);
+        T value;
+        asm volatile("mov %c3(%1, %2), %0" : "=r"(value) : "r"(base), "r"(from_base), "i"(offset));
+        return value;
+    }
+    u64 load_int(Gva base, u64 from_base, u64 offset) const {
+        u64 value;
+        asm volatile("movslq %c3(%1, %2), %0"
+                     : "=r"(value)
+                     : "r"(base), "r"(from_base), "i"(offset));
         return value;
     }
 

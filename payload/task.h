@@ -10,9 +10,9 @@ namespace shadowmon::payload {
 
 /* The task that the guest's kernel calls current; false if the pointer to it cannot be read. */
 template <class Hw, class Memory> bool read_current(const Hw& hw, const Memory& memory, Gva* task) {
-    const auto percpu = memory.percpu(hw.gs_base());
+    const auto percpu = memory.field(hw.gs_base(), memory.current_task());
     u64 value;
-    if (!percpu.ok() || !percpu.load(memory.current_task(), &value))
+    if (!percpu.ok() || !percpu.load(memory.field_base(), &value))
         return false;
     *task = Gva{value};
     return true;
@@ -45,22 +45,22 @@ bool load_ids(const Memory& memory, const Place& task, sm_event_header* event) {
            task.load(memory.fields().task_tgid, &event->pid);
 }
 
-template <class Memory> bool load_u32(const Memory& memory, u64 object, u64 field, u32* to) {
-    const auto place = memory.object(Gva{object});
-    return place.ok() && place.load(field, to);
+template <class Memory> bool load_field(const Memory& memory, u64 object, u64 distance, u32* to) {
+    const auto place = memory.field(object, distance);
+    return place.ok() && place.load(memory.field_base(), to);
 }
 
-/* Fills tid to comm; on false some of it may be filled. */
-template <class Memory> bool fill_task(const Memory& memory, Gva at, sm_event_header* event) {
+/* Fills tid to comm, from a task that is ok(); on false some of it may be filled. */
+template <class Memory, class Place>
+bool fill_task(const Memory& memory, const Place& task, sm_event_header* event) {
     const auto& fields = memory.fields();
-    const auto task = memory.object(at);
     u64 parent, cred;
-    return task.ok() && load_ids(memory, task, event) &&
-           load_comm(task, fields.task_comm, event->comm) &&
-           task.load(fields.task_real_parent, &parent) &&
-           load_u32(memory, parent, fields.task_tgid, &event->ppid) &&
+    /* Those behind pointers first, while field_base() is still at hand. */
+    return task.load(fields.task_real_parent, &parent) &&
+           load_field(memory, parent, memory.parent_tgid(), &event->ppid) &&
            task.load(fields.task_cred, &cred) &&
-           load_u32(memory, cred, fields.cred_uid, &event->uid);
+           load_field(memory, cred, memory.cred_uid(), &event->uid) &&
+           load_ids(memory, task, event) && load_comm(task, fields.task_comm, event->comm);
 }
 
 } // namespace shadowmon::payload

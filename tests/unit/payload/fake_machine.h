@@ -97,7 +97,13 @@ class FakeMachine {
     u64 gs_base() const { return gs_base_; }
     u64 call_host(u64 number) const { return on_call_(number); }
     u32 tsc_aux() const { return aux_; }
-    u64 load_int(Gva at) const { return static_cast<u64>(s64{static_cast<s32>(load<u32>(at))}); }
+    u64 load_u32(Gva at) const { return load<u32>(at); }
+    u64 load_int(Gva base, u64 from_base, u64 offset) const {
+        return static_cast<u64>(s64{static_cast<s32>(load<u32>(base + from_base + offset))});
+    }
+    template <class T> T load(Gva base, u64 from_base, u64 offset) const {
+        return load<T>(base + from_base + offset);
+    }
     template <class T> T load(Gva at) const {
         loads_++;
         T value{};

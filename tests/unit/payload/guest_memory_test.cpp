@@ -63,6 +63,17 @@ TEST(FrameOnStack, RefusesWhatNoKernelStackIs) {
     EXPECT_FALSE(is_frame_on_stack(m.config_, Gva{~u64{0}}, 64));
 }
 
+/* What is calculated in few instructions, against what it stands for, at every place in a block. */
+TEST(FrameOnStack, EndsInItsBlock) {
+    FakeMachine m;
+    for (const u64 block : {FakeMachine::stack, u64{0xffffc900fffac000}, u64{0xfffffffffffbc000}})
+        for (const u32 end : {SM_ASM_CALL_SIZE, SM_ASM_FRAME_SIZE})
+            for (u64 at = 0; at < stack_block_size; at++)
+                ASSERT_EQ(is_frame_on_stack(m.config_, Gva{block + at}, end),
+                          at + end <= stack_block_size)
+                    << std::hex << block + at << " " << end;
+}
+
 TEST(DirectMemory, KnowsOneWindowAndTheStack) {
     FakeMachine m;
     const Direct memory(m, Gva{stack_pointer});
@@ -82,6 +93,34 @@ TEST(DirectMemory, AsksForRoomForATaskOfEverything) {
     EXPECT_FALSE(memory.object(Gva{FakeMachine::direct_map - 1}).ok());
     m.config_.windows[0].size = m.config_.task_size - 1;
     EXPECT_FALSE(Direct(m, Gva{stack_pointer}).object(Gva{FakeMachine::direct_map}).ok());
+}
+
+/* Of a field behind a pointer it is the field's own address that has to be in the window. */
+TEST(DirectMemory, LooksAtTheFieldThatAPointerLeadsTo) {
+    FakeMachine m;
+    const Direct memory(m, Gva{stack_pointer});
+    const u64 begin = FakeMachine::direct_map, end = begin + FakeMachine::ram_size;
+    const struct {
+        u64 distance, offset;
+    } fields[] = {{memory.parent_tgid(), m.config_.offsets.task_tgid},
+                  {memory.cred_uid(), m.config_.offsets.cred_uid},
+                  {memory.current_task(), m.config_.offsets.current_task}};
+    for (const auto& field : fields) {
+        const auto is_ok = [&](u64 at) {
+            return memory.field(at - field.offset, field.distance).ok();
+        };
+        EXPECT_TRUE(is_ok(begin));
+        EXPECT_FALSE(is_ok(begin - 1));
+        EXPECT_TRUE(is_ok(end - m.config_.task_size));
+        EXPECT_FALSE(is_ok(end - m.config_.task_size + 1));
+        EXPECT_FALSE(is_ok(0));
+        EXPECT_FALSE(is_ok(~u64{0}));
+        m.write(begin + 0x5000, u32{0x12345678} + static_cast<u32>(field.offset));
+        u32 value = 0;
+        memory.field(begin + 0x5000 - field.offset, field.distance)
+            .load(memory.field_base(), &value);
+        EXPECT_EQ(value, 0x12345678 + field.offset);
+    }
 }
 
 TEST(AnyMemory, ReadsEveryWindow) {
