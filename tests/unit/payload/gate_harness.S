@@ -35,6 +35,24 @@ scratch: .quad 0
 
 .text
 /*
+ * What the gates call is the test's, compiled as any function here is, which may use r11. The
+ * payload leaves that one alone (payload_elf_test.cpp sees to it), and so do these. Pushed twice,
+ * for the stack's alignment.
+ */
+.macro handler name, to
+.globl \name
+\name:
+    push    r11
+    push    r11
+    call    \to
+    pop     r11
+    pop     r11
+    ret
+.endm
+handler sm_payload_event, gate_test_event
+handler sm_payload_call_event, gate_test_call_event
+
+/*
  * int gate_enter(GateRegs* registers, const void* entry): jumps to entry with these registers.
  * Returns 0 with the registers found at gate_landing, or 1 from gate_abort. Below rsp of the
  * registers there must be room for a word.

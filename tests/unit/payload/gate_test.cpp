@@ -52,8 +52,8 @@ extern const u8 sm_gate_page[], sm_gate_int20[], sm_gate_chain_jump[], sm_gate_c
 ConfigPage sm_config_page;
 alignas(SM_PAGE_SIZE) u8 sm_slots[4 * SM_SLOT_STRIDE];
 u64 sm_payload_no_slot;
-u64 sm_payload_event(u64, sm_slot* slot, u64, u32 aux, u64 tsc);
-void sm_payload_call_event(u64, sm_slot* slot, u64, u32 aux, u64 tsc);
+u64 gate_test_event(u64, sm_slot* slot, u64, u32 aux, u64 tsc);
+void gate_test_call_event(u64, sm_slot* slot, u64, u32 aux, u64 tsc);
 }
 
 namespace {
@@ -243,7 +243,7 @@ SM_NOT_INSTRUMENTED static void look_around(sm_slot* slot, u64 tsc) {
            sizeof(seen_regs));
 }
 
-/* What a function may do to its caller, as the payload is compiled: r11 is left alone. */
+/* What a function of the payload may do to its caller. */
 SM_NOT_INSTRUMENTED static void spoil_registers() {
     asm volatile("" ::: "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "cc", "memory");
     asm volatile("mov $-1, %%rcx; mov $-1, %%rsi; mov $-1, %%rdi; mov $-1, %%r8; mov $-1, %%r9;"
@@ -253,7 +253,7 @@ SM_NOT_INSTRUMENTED static void spoil_registers() {
                  : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10");
 }
 
-SM_NOT_INSTRUMENTED u64 sm_payload_event(u64, sm_slot* slot, u64, u32, u64 tsc) {
+SM_NOT_INSTRUMENTED u64 gate_test_event(u64, sm_slot* slot, u64, u32, u64 tsc) {
     look_around(slot, tsc);
     memcpy(&seen_frame, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_FRAME_RIP),
            sizeof(seen_frame));
@@ -262,7 +262,7 @@ SM_NOT_INSTRUMENTED u64 sm_payload_event(u64, sm_slot* slot, u64, u32, u64 tsc) 
     return next;
 }
 
-SM_NOT_INSTRUMENTED void sm_payload_call_event(u64, sm_slot* slot, u64, u32, u64 tsc) {
+SM_NOT_INSTRUMENTED void gate_test_call_event(u64, sm_slot* slot, u64, u32, u64 tsc) {
     look_around(slot, tsc);
     memcpy(&seen_return, reinterpret_cast<void*>(slot->guest_rsp + SM_ASM_CALL_RIP),
            sizeof(seen_return));
