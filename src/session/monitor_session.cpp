@@ -99,6 +99,12 @@ Status MonitorSession::look_at_guest(const Options& options, const Log& log) {
         for (const std::string& note : irq->notes)
             log(note);
         irq_offsets_ = irq->offsets;
+        auto functions = ModuleFunctions::of(*kernel_, memory_);
+        if (functions)
+            module_functions_ = std::move(*functions);
+        else
+            log("interrupts: handlers in modules are told by their addresses only: " +
+                functions.error().message());
         std::move(irq->requests.begin(), irq->requests.end(), std::back_inserter(monitors_));
     }
 
@@ -275,8 +281,10 @@ void MonitorSession::name_hook(const HookStatus& hook) {
         decoder.set_hook_name(hook.id, hook.name);
 }
 
-/// Only what begins there exactly: a module's function has no symbol here.
-std::string MonitorSession::function_name(Gva at) const {
+/// Only what begins there exactly.
+std::string MonitorSession::function_name(Gva at) {
+    if (!kernel_->image.contains(at))
+        return module_functions_ ? module_functions_->name_of(at) : std::string();
     auto symbol = kernel_->symbols.find_by_address(at);
     if (!symbol || symbol->absolute || Gva(symbol->value) != at)
         return {};

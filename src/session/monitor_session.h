@@ -3,6 +3,7 @@
 
 #include "src/compartment/layout.h"
 #include "src/events/merger.h"
+#include "src/guest/module_functions.h"
 #include "src/session/entry_plan.h"
 #include "src/session/hook_plan.h"
 #include "src/session/hook_set.h"
@@ -114,7 +115,7 @@ class MonitorSession {
     void name_hook(const HookStatus& hook);
     void introduce(const HookStatus& hook, const Log& log);
     void note(const std::vector<std::string>& notes);
-    std::string function_name(Gva at) const;
+    std::string function_name(Gva at);
     Status open_way(const Log& log);
     Status hook_modules(const Options& options, const Log& log);
     Status start_reading();
@@ -126,6 +127,7 @@ class MonitorSession {
     std::optional<KernelInfo> kernel_;
     std::vector<HookRequest> monitors_; ///< planned before there is a place for them
     sm_irq_offsets irq_offsets_{};
+    std::optional<ModuleFunctions> module_functions_;
     std::optional<HookSet> hooks_;
     std::optional<UserHooks> user_hooks_;
     bool wants_modules_ = false; ///< some of the first hooks are in modules
