@@ -13,6 +13,8 @@ packages=(
     libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev clang-format-14
     # building level 1's kernel and the KVM extension
     linux-source-6.12 linux-headers-6.12-amd64 bc bison flex libssl-dev xz-utils lz4 zstd patch cpio kmod
+    # building the guest's module
+    dkms
     # the machine and what runs in it
     bochs bochs-sdl bochsbios vgabios qemu-system-x86 seabios busybox-static
     # tests

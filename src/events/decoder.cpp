@@ -76,18 +76,18 @@ std::string_view Decoder::irq_function(uint32_t id) const {
     return id < irq_functions_.size() ? irq_functions_[id] : unnamed;
 }
 
-/// The address is the guest's: only so many are kept.
+/// The names are the guest's: only so many are kept.
 std::string_view Decoder::handler_name(Gva handler) {
-    if (auto known = handlers_.find(handler.value); known != handlers_.end())
-        return known->second;
-    if (handlers_.size() >= max_handlers)
-        return unnamed;
     std::string name = symbolizer_ ? symbolizer_(handler) : std::string();
     if (name.empty())
         name = fmt::format("{:#x}", handler.value);
     if (name.size() > max_hook_name)
         name.resize(max_hook_name);
-    return handlers_[handler.value] = *names_.insert(std::move(name)).first;
+    if (auto known = handlers_.find(name); known != handlers_.end())
+        return *known;
+    if (handlers_.size() >= max_handlers)
+        return unnamed;
+    return *handlers_.insert(std::move(name)).first;
 }
 
 IrqEnter Decoder::irq_enter(const Record& record) {

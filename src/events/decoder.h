@@ -11,7 +11,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -40,7 +39,8 @@ class Decoder {
     /// set_irq_hook() has been called, it is "?".
     void set_irq_hook(uint32_t id, std::string function);
 
-    /// Names a function of the guest's kernel by its address; empty if it has no name.
+    /// Names a function of the guest by its address; empty if it has no name. Asked for each
+    /// handler of a device anew, since modules come and go.
     using Symbolizer = std::function<std::string(Gva)>;
     void set_symbolizer(Symbolizer symbolizer) { symbolizer_ = std::move(symbolizer); }
 
@@ -48,7 +48,7 @@ class Decoder {
     void hooks_changed(uint64_t tsc) { irqs_.hooks_changed(tsc); }
     const IrqPairing& irqs() const { return irqs_; }
 
-    /// So many handlers of devices are told apart; a guest that shows more has their names "?".
+    /// So many names of handlers are kept; a guest that shows more has the others "?".
     static constexpr size_t max_handlers = 4096;
 
   private:
@@ -66,7 +66,7 @@ class Decoder {
     std::vector<std::string_view> hook_names_;
     std::vector<std::string_view> irq_functions_; // by hook id
     Symbolizer symbolizer_;
-    std::unordered_map<uint64_t, std::string_view> handlers_; // by address
+    std::set<std::string> handlers_; // names of them, as views in events have it
     IrqPairing irqs_;
     std::unordered_set<uint64_t> in_compat_; // task addresses
 };

@@ -150,6 +150,36 @@ Result<GuestModule> module_of(const Object& object, const ModuleLayout& layout, 
     return module;
 }
 
+Result<Object> read_object(const VirtualMemory& memory, const ModuleLayout& layout, Gva at) {
+    std::vector<std::byte> bytes(layout.object_size);
+    SM_TRY(memory.read(at, bytes));
+    return Object(std::move(bytes));
+}
+
+/// What a module says of its symbols.
+struct SymbolTable {
+    std::vector<Elf64_Sym> entries;
+    Gva names, types;
+};
+
+Result<SymbolTable> read_symbol_table(const VirtualMemory& memory, const ModuleLayout& layout,
+                                      const GuestModule& module) {
+    auto symtab = memory.read_value<uint64_t>(module.kallsyms + layout.symtab);
+    auto count = memory.read_value<uint32_t>(module.kallsyms + layout.symbol_count);
+    auto strtab = memory.read_value<uint64_t>(module.kallsyms + layout.strtab);
+    auto types = memory.read_value<uint64_t>(module.kallsyms + layout.types);
+    for (const auto* one : {&symtab, &strtab, &types})
+        if (!*one)
+            return fail(one->error());
+    if (!count)
+        return fail(count.error());
+    if (*count > max_symbols)
+        return failf("it has {} of them", *count);
+    SymbolTable table{std::vector<Elf64_Sym>(*count), Gva(*strtab), Gva(*types)};
+    SM_TRY(memory.read(Gva(*symtab), std::as_writable_bytes(std::span(table.entries))));
+    return table;
+}
+
 /// Reads offsets of members and remembers the first one that is not as expected.
 class MemberReader {
   public:
@@ -301,22 +331,29 @@ GuestModules read_modules(const VirtualMemory& memory, const ModuleLayout& layou
             break;
         }
         Gva at = Gva(*next) - layout.list;
-        std::vector<std::byte> bytes(layout.object_size);
-        if (auto status = memory.read(at, bytes); !status) {
+        auto object = read_object(memory, layout, at);
+        if (!object) {
             out.problems.push_back(
-                status.error().in(fmt::format("the list of modules: {:#x}", at.value)).message());
+                object.error().in(fmt::format("the list of modules: {:#x}", at.value)).message());
             break;
         }
-        Object object(std::move(bytes));
-        auto module = module_of(object, layout, at);
+        auto module = module_of(*object, layout, at);
         if (module)
             out.modules.push_back(std::move(*module));
         else
             out.problems.push_back(fmt::format("the module at {:#x} is left out: {}", at.value,
                                                module.error().message()));
-        *next = object.pointer(layout.list).value;
+        *next = object->pointer(layout.list).value;
     }
     return out;
+}
+
+Result<GuestModule> read_module(const VirtualMemory& memory, const ModuleLayout& layout,
+                                Gva object) {
+    auto read = read_object(memory, layout, object);
+    if (!read)
+        return fail(read.error().in(fmt::format("the module at {:#x}", object.value)));
+    return module_of(*read, layout, object);
 }
 
 Result<GuestModules> read_modules(const KernelInfo& kernel, const PhysicalMemory& memory) {
@@ -332,36 +369,26 @@ Result<GuestModules> read_modules(const KernelInfo& kernel, const PhysicalMemory
 Result<ModuleSymbols> read_module_symbols(const VirtualMemory& memory, const ModuleLayout& layout,
                                           const GuestModule& module) {
     std::string step = fmt::format("symbols of module {}", module.name);
-    auto symtab = memory.read_value<uint64_t>(module.kallsyms + layout.symtab);
-    auto count = memory.read_value<uint32_t>(module.kallsyms + layout.symbol_count);
-    auto strtab = memory.read_value<uint64_t>(module.kallsyms + layout.strtab);
-    auto types = memory.read_value<uint64_t>(module.kallsyms + layout.types);
-    for (const auto* one : {&symtab, &strtab, &types})
-        if (!*one)
-            return fail(one->error().in(step));
-    if (!count)
-        return fail(count.error().in(step));
-    if (*count > max_symbols)
-        return failf("{}: it has {} of them", step, *count);
-    std::vector<Elf64_Sym> table(*count);
-    std::vector<char> letters(*count);
-    if (auto status = memory.read(Gva(*symtab), std::as_writable_bytes(std::span(table))); !status)
-        return fail(status.error().in(step));
-    if (auto status = memory.read(Gva(*types), std::as_writable_bytes(std::span(letters))); !status)
+    auto table = read_symbol_table(memory, layout, module);
+    if (!table)
+        return fail(table.error().in(step));
+    std::vector<char> letters(table->entries.size());
+    if (auto status = memory.read(table->types, std::as_writable_bytes(std::span(letters)));
+        !status)
         return fail(status.error().in(step + ": their types"));
 
     std::vector<std::string> names;
     std::vector<Symbol> symbols;
     std::vector<Gva> ends;
     size_t name_bytes = 0;
-    names.reserve(table.size()); // symbols point into it
-    for (size_t i = 0; i < table.size(); i++) {
-        const Elf64_Sym& entry = table[i];
+    names.reserve(letters.size()); // symbols point into it
+    for (size_t i = 0; i < letters.size(); i++) {
+        const Elf64_Sym& entry = table->entries[i];
         Gva at(entry.st_value);
         // The others are of what is gone after loading, or of other modules.
         if (entry.st_shndx == SHN_UNDEF || !module.contains(at))
             continue;
-        auto name = memory.read_string(Gva(*strtab) + entry.st_name, max_symbol_name);
+        auto name = memory.read_string(table->names + entry.st_name, max_symbol_name);
         if (!name)
             return fail(name.error().in(fmt::format("{}: the name of number {}", step, i)));
         name_bytes += name->size();
@@ -387,11 +414,34 @@ Result<ModuleSymbols> read_module_symbols(const KernelInfo& kernel, const Physic
     return read_module_symbols(VirtualMemory(kernel.image.tables(memory)), *layout, module);
 }
 
+Result<std::string> function_at(const VirtualMemory& memory, const ModuleLayout& layout,
+                                const GuestModule& module, Gva at) {
+    std::string step = fmt::format("symbols of module {}", module.name);
+    auto table = read_symbol_table(memory, layout, module);
+    if (!table)
+        return fail(table.error().in(step));
+    for (const Elf64_Sym& entry : table->entries) {
+        if (Gva(entry.st_value) != at || entry.st_shndx == SHN_UNDEF)
+            continue;
+        auto name = memory.read_string(table->names + entry.st_name, max_symbol_name);
+        if (!name)
+            return fail(name.error().in(step));
+        if (!name->empty())
+            return name;
+    }
+    return std::string();
+}
+
+bool same_module(const GuestModule& a, const GuestModule& b) {
+    return a.object == b.object && a.name == b.name && a.text.start == b.text.start &&
+           a.text.size == b.text.size;
+}
+
 bool still_loaded(const GuestModules& now, const GuestModule& then) {
     return std::any_of(now.modules.begin(), now.modules.end(), [&](const GuestModule& module) {
-        return module.object == then.object && module.name == then.name &&
-               module.text.start == then.text.start && module.text.size == then.text.size &&
-               module.state == GuestModule::State::live;
+        return same_module(module, then) && (module.state == GuestModule::State::live ||
+                                             (module.state == GuestModule::State::coming &&
+                                              then.state == GuestModule::State::coming));
     });
 }
 

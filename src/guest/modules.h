@@ -95,6 +95,10 @@ GuestModules read_modules(const VirtualMemory& memory, const ModuleLayout& layou
 /// look.
 Result<GuestModules> read_modules(const KernelInfo& kernel, const PhysicalMemory& memory);
 
+/// One of them again, by its object: what is there by now.
+Result<GuestModule> read_module(const VirtualMemory& memory, const ModuleLayout& layout,
+                                Gva object);
+
 /// The symbols of one module: those that lie in its memory.
 struct ModuleSymbols {
     Kallsyms symbols;
@@ -105,7 +109,16 @@ Result<ModuleSymbols> read_module_symbols(const VirtualMemory& memory, const Mod
 Result<ModuleSymbols> read_module_symbols(const KernelInfo& kernel, const PhysicalMemory& memory,
                                           const GuestModule& module);
 
-/// True if the module is there as it was, and live: by its object, name and code.
+/// The name of the function that begins there, without reading all names; of several the first in
+/// the module's table, as kallsyms has it. Empty if none does.
+Result<std::string> function_at(const VirtualMemory& memory, const ModuleLayout& layout,
+                                const GuestModule& module, Gva at);
+
+/// True if both are one module in the same place, by object, name and code, in whatever state.
+bool same_module(const GuestModule& a, const GuestModule& b);
+
+/// True if the module is there as it was, by its object, name and code, and live; of one that was
+/// about to be initialized, also if it still is.
 bool still_loaded(const GuestModules& now, const GuestModule& then);
 
 } // namespace shadowmon

@@ -4,19 +4,23 @@
 
 usage: compare_irq.py TRUTH EVENTS
 
-TRUTH is a folder made by truth.sh (`truth start irq`), EVENTS the monitor's JSON lines of the same
+TRUTH is a folder made by truth.sh (`truth start irq`), with two more files of the guest's: kallsyms,
+the symbols of its modules, and interrupts, its /proc/interrupts. EVENTS is the monitor's JSON lines of the same
 time. Both have the same clock, the guest's TSC, and are cut on each CPU at the marks of window.c:
 at the later of both records' begin marks and the earlier of the end marks. No interrupt lies
 across a mark, which is a system call on that CPU. In between, the sequence of begun and ended
 interrupts of each CPU must be the same, by line (of a device) or vector; the monitor's must lie
 around the guest's; and each duration must be what the monitor's own times say, and cover the
-guest's. Prints `ok NAME` and `not ok NAME` lines; status 1 if one is not ok.
+guest's. Handlers in modules must be named as the guest's kallsyms has them, and be those of the
+lines that the guest's list of interrupts gives to the driver. Prints `ok NAME` and `not ok NAME`
+lines; status 1 if one is not ok.
 """
 
 import sys
 from collections import Counter
 from datetime import datetime
 from itertools import zip_longest
+from pathlib import Path
 
 from compare import MARK_BEGIN, MARK_END, SHOWN, CutError, is_mark
 from records import IRQ_ENTER, IRQ_EXIT, Monitor, Truth
@@ -32,6 +36,8 @@ UNTRACED = {
 }
 TIMER = "sysvec_apic_timer_interrupt"
 LEAST_TIMERS = 20  # on each CPU
+# The driver of the control channel: whose requests interrupt the guest, by device.
+MODULE_DRIVER = ("virtio", "vm_interrupt [virtio_mmio]")
 
 
 def marks(events, side):
@@ -51,10 +57,32 @@ def nanoseconds(time):
     return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int(fraction)
 
 
+def module_symbols(folder):
+    """"name [module]", as kallsyms has them: of text."""
+    found = set()
+    for line in (Path(folder) / "kallsyms").read_text().splitlines():
+        _, kind, name, module = line.split()
+        if kind in "tT":
+            found.add(f"{name} {module}")
+    return found
+
+
+def lines_of(folder, driver):
+    """Lines of devices of that name, from /proc/interrupts: "  5:  1  2  IO-APIC  5-edge  virtio0"."""
+    found = set()
+    for line in (Path(folder) / "interrupts").read_text().splitlines():
+        number, _, rest = line.strip().partition(":")
+        if number.isdigit() and rest.split()[-1].startswith(driver):
+            found.add(int(number))
+    return found
+
+
 class Comparison:
     def __init__(self, truth, monitor):
         self.truth, self.monitor = truth, monitor
         self.results = []
+        self.symbols = module_symbols(truth.folder)
+        self.module_lines = lines_of(truth.folder, MODULE_DRIVER[0])
         ours, theirs = marks(monitor.events, "monitor"), marks(truth.events, "guest")
         if ours[0].keys() != theirs[0].keys():
             raise CutError(f"marks on CPUs {sorted(ours[0])}, guest: {sorted(theirs[0])}")
@@ -74,6 +102,7 @@ class Comparison:
             "interrupts_of_all_kinds",
             "times_around_the_guests",
             "durations_true",
+            "handlers_in_modules_named",
         ):
             self.results.append((f"irq_{name}", list(getattr(self, name)())))
         return all(not problems for _, problems in self.results)
@@ -146,6 +175,25 @@ class Comparison:
                     yield f"{a}: {a.raw['irq']} ends what began as {entered.raw['irq']}"
             if open_:
                 yield f"cpu {cpu}: {len(open_)} never ended"
+
+    def handlers_in_modules_named(self):
+        """Of the whole trace: the channel is quiet within the marks."""
+        seen = set()
+        for event in self.monitor.irqs:
+            if event.what[0] != "line":
+                continue
+            handler = event.raw["irq"]["handler"]
+            if handler.startswith("0x") or handler == "?":
+                yield f"{event} has no name: {handler}"
+            if handler.endswith("]") and handler not in self.symbols:
+                yield f"{event}: the guest has no {handler}"
+            of_driver = handler == MODULE_DRIVER[1]
+            if of_driver != (event.what[1] in self.module_lines):
+                yield f"{event}: {handler}, the driver's lines are {sorted(self.module_lines)}"
+            if of_driver:
+                seen.add(event.what[1])
+        if not seen:
+            yield f"no interrupt was handled by {MODULE_DRIVER[1]}"
 
     def report(self, out):
         for name, problems in self.results:

@@ -16,6 +16,7 @@ HANDLERS = {
     ("vector", 236): compare_irq.TIMER,
     ("vector", 253): "sysvec_reschedule_ipi",
     ("line", 4): "serial8250_interrupt",
+    ("line", 5): compare_irq.MODULE_DRIVER[1],
     ("vector", 243): "sysvec_kvm_asyncpf_interrupt",
 }
 TID = 77
@@ -37,6 +38,7 @@ class Records:
                     self.interrupt(i % 2, ("line", 4))
                 self.interrupt(1, ("vector", 253))
                 self.interrupt(1, ("vector", 243), traced=False)
+        self.interrupt(1, ("line", 5))
         self.interrupt(1, ("vector", 236))
 
     def time(self):
@@ -72,6 +74,8 @@ class Records:
 
 
 class CompareIrq(unittest.TestCase):
+    kallsyms = "ffffffffc0001000 t vm_interrupt\t[virtio_mmio]\n"
+
     def setUp(self):
         self.temporary = tempfile.TemporaryDirectory()
         self.addCleanup(self.temporary.cleanup)
@@ -100,6 +104,11 @@ class CompareIrq(unittest.TestCase):
         hist = "{ %s: 1, %s: 1 } hitcount: 1\n    Dropped: 0\n"
         (self.folder / "hist-syscalls").write_text(hist % ("common_pid", "id"))
         (self.folder / "hist-switches").write_text(hist % ("prev_pid", "next_pid"))
+        (self.folder / "kallsyms").write_text(self.kallsyms)
+        (self.folder / "interrupts").write_text(
+            "    CPU0  CPU1\n  4:  30  0  IO-APIC  4-edge  ttyS0\n  5:  1  0  IO-APIC  5-edge  virtio0\n"
+            "LOC:  30  30  Local timer interrupts\n"
+        )
         comparison = compare_irq.Comparison(
             Truth(self.folder), Monitor(self.folder / "events.json")
         )
@@ -110,7 +119,7 @@ class CompareIrq(unittest.TestCase):
         self.assertEqual(self.failed(), set())
 
     def test_irq_outside_the_window_does_not_matter(self):
-        self.assertEqual(self.failed(trace=self.records.trace[2:-2]), set())
+        self.assertEqual(self.failed(trace=self.records.trace[2:-4]), set())
 
     def test_irq_missing_one_fails(self):
         for kind in ("irq_enter", "irq_exit"):
@@ -173,7 +182,25 @@ class CompareIrq(unittest.TestCase):
     def test_irq_no_device_fails(self):
         rows = [r for r in self.rows if "line" not in r.get("irq", {})]
         trace = [t for t in self.records.trace if "irq_handler" not in t[2]]
-        self.assertEqual(self.failed(rows, trace), {"interrupts_of_all_kinds"})
+        self.assertEqual(
+            self.failed(rows, trace), {"interrupts_of_all_kinds", "handlers_in_modules_named"}
+        )
+
+    def test_irq_handlers_of_modules_fail_under_other_names(self):
+        for line, name in (
+            (5, "0xffffffffc0001000"),
+            (5, "?"),
+            (5, "vm_interrupt"),
+            (5, "vm_interrupt [virtio_ring]"),
+            (4, compare_irq.MODULE_DRIVER[1]),
+        ):
+            rows = copy.deepcopy(self.rows)
+            for raw in rows:
+                if raw.get("irq", {}).get("line") == line:
+                    raw["irq"]["handler"] = name
+            self.assertEqual(self.failed(rows), {"handlers_in_modules_named"}, (line, name))
+        self.kallsyms = "ffffffffc0001000 d vm_interrupt\t[virtio_mmio]\n"
+        self.assertEqual(self.failed(), {"handlers_in_modules_named"})
 
     def test_irq_missing_mark_is_an_error(self):
         with self.assertRaises(CutError):

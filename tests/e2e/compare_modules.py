@@ -4,13 +4,14 @@
 
 Holds the hits of hooks in the module brd, as shadowmon wrote them (EVENTS, JSON lines), against what
 the guest's own function tracer recorded meanwhile (FOLDER/module-N-functions and -stats), for each
-time that the module was loaded: N is 1, then 2. The hooks go with an event when the module does;
-what comes behind the first of these events is of the next time. Prints `ok NAME` and `not ok NAME`
+time that the module was loaded: N is 1, then 2; 0 is the first loading itself. The hooks go with an
+event when the module does; what comes behind the first of these events is of the next time. Prints `ok NAME` and `not ok NAME`
 lines; status 1 if one is not ok.
 
 Compared is every call of the functions that move data, by thread and in its order; nothing else
 uses the module, and the hooks and the tracer are there before it is used and until it is not any
-more. A function that returns is hooked where it returns as well.
+more. A function that returns is hooked where it returns as well. The hooks have waited for the
+module: what its initialization calls is seen, too.
 """
 import json
 import sys
@@ -19,6 +20,7 @@ from collections import Counter, defaultdict
 from function_records import Report, differences, tracer_calls
 
 UNLOADED = "module brd was unloaded"
+INIT = "brd_alloc"  # called by the initialization, and by nothing else here
 INSERT = "brd_insert_page"  # the compiler may have split it: it returns by itself, to its caller
 
 
@@ -27,11 +29,13 @@ def moves_data(function):
 
 
 def read_truth(folder, number):
-    calls = defaultdict(list)
+    """Calls that move data by thread, and how many there were of INIT."""
+    calls, inits = defaultdict(list), 0
     for _, tid, function in tracer_calls(f"{folder}/module-{number}-functions"):
         if moves_data(function):
             calls[tid].append(function)
-    return calls
+        inits += function == INIT
+    return calls, inits
 
 
 class Time:
@@ -40,11 +44,14 @@ class Time:
     def __init__(self):
         self.hits = defaultdict(list)
         self.returns = Counter()
+        self.inits = 0
         self.gone = Counter()  # hooks that went with it
 
     def add(self, tid, tsc, name):
         if name.endswith("%return"):
             self.returns[name.removesuffix("%return")] += 1
+        elif name == INIT:
+            self.inits += 1
         elif moves_data(name):
             self.hits[tid].append((tsc, name))
 
@@ -74,7 +81,7 @@ def main(argv):
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        truth = [read_truth(argv[1], number) for number in (1, 2)]
+        (loading, inits), *truth = [read_truth(argv[1], number) for number in (0, 1, 2)]
         times = read_hits(argv[2])
     except (OSError, ValueError, KeyError) as error:
         print(f"not ok module_records_readable\n    {error}")
@@ -82,7 +89,12 @@ def main(argv):
 
     report = Report()
     report("module_unloads_told", [] if len(times) == 2 else [f"{len(times)} of 2"])
-    for number, (theirs, time) in enumerate(zip(truth, times), 1):
+    for tid, calls in loading.items():
+        truth[0][0][tid][:0] = calls
+    report("module_initialization_traced", [] if inits else ["the tracer has seen none of it"])
+    for number, ((theirs, _), time) in enumerate(zip(truth, times), 1):
+        report(f"module_{number}_initialization_seen", [] if time.inits == inits else
+               [f"{time.inits} calls of {INIT}, guest: {inits}"])
         ours = time.calls()
         total = sum(len(calls) for calls in theirs.values())
         report(f"module_{number}_calls_seen", [] if total >= 10 else [f"only {total}"])

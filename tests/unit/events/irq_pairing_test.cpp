@@ -141,7 +141,24 @@ TEST(DecoderIrq, NamesHandlersAndMeasures) {
     EXPECT_FALSE(event.get_if<IrqEnter>()->irq);
 }
 
-TEST(DecoderIrq, AddressesOfHandlersAreBounded) {
+TEST(DecoderIrq, HandlersAreNamedAsOfNow) {
+    Decoder decoder;
+    std::string name;
+    decoder.set_symbolizer([&](Gva) { return name; });
+    std::vector<std::string_view> told;
+    for (const char* now : {"", "first [brd]", "other [loop]", "first [brd]"}) {
+        name = now;
+        Event event;
+        Record enter = record(SM_EVENT_IRQ_ENTER, 1, 1000);
+        enter.irq_enter = {38, 4, 0xffffffffc0000000, told.size()};
+        decoder.decode(enter, event);
+        told.push_back(event.get_if<IrqEnter>()->handler);
+    }
+    EXPECT_EQ(told, (std::vector<std::string_view>{"0xffffffffc0000000", "first [brd]",
+                                                   "other [loop]", "first [brd]"}));
+}
+
+TEST(DecoderIrq, NamesOfHandlersAreBounded) {
     Decoder decoder;
     decoder.set_irq_hook(1, "common_interrupt");
     Event event;
