@@ -19,7 +19,8 @@ constexpr const char* hooks_footer =
   shadowmon hooks disable --vm 4711 'nf_*'
   shadowmon hooks remove --vm 4711 12 vfs_read
 
-A hook is named as it was added, by its id, or by a pattern with * and ?.
+A hook is named as it was added, by its id, or by a pattern with * and ?. One that is pending waits
+for its module to be loaded.
 hits = recorded + lost (no room in a ring) + limited (above its limit).)";
 
 struct VerbHelp {
@@ -80,11 +81,12 @@ std::string render_hooks(const HookReply& reply) {
                            "STATE", "GATE", "HITS", "RECORDED", "LOST", "LIMITED", "LIMIT/S",
                            "ADDRESS", "NAME");
     for (const HookStatus& hook : reply.hooks)
-        out += fmt::format("{:>5} {:<7} {:<5} {:>12} {:>12} {:>10} {:>10} {:>8}  {:#018x} {}{}\n",
-                           hook.id, hook.state, hook.gate, hook.hits(), hook.recorded, hook.lost,
-                           hook.limited, hook.limit ? fmt::to_string(*hook.limit) : "-",
-                           hook.address, escape(hook.name, false),
-                           hook.note.empty() ? "" : " (" + escape(hook.note, false) + ")");
+        out += fmt::format(
+            "{:>5} {:<7} {:<5} {:>12} {:>12} {:>10} {:>10} {:>8}  {:<18} {}{}\n", hook.id,
+            hook.state, hook.gate.empty() ? "-" : hook.gate, hook.hits(), hook.recorded, hook.lost,
+            hook.limited, hook.limit ? fmt::to_string(*hook.limit) : "-",
+            hook.address ? fmt::format("{:#018x}", hook.address) : "-", escape(hook.name, false),
+            hook.note.empty() ? "" : " (" + escape(hook.note, false) + ")");
     for (const std::string& note : reply.notes)
         out += escape(note, false) + "\n";
     return out;

@@ -35,7 +35,8 @@ What --hook takes (again and again, also with `shadowmon hooks add` on the runni
   vfs_read           a function, where its arguments are still in their registers
   vfs_read%return    where it returns, with the value
   do_exit+0x2a       the instruction at an offset; 0xffffffff81234567: at an address
-  ext4:ext4_sync_fs  of a module; a plain name is looked for in the kernel first
+  ext4:ext4_sync_fs  of a module, also of one that is loaded later or again: until then the hook is
+                     pending; a plain name is looked for in the kernel first
   'nf_*'             all functions of a name like that, of modules too; 'ext4:*' of one module
   `shadowmon explain` says what is at a place and how it can be hooked.
 

@@ -20,11 +20,13 @@ enum class Gate {
 /// One hook of a running trace. hits = recorded + lost + limited.
 struct HookStatus {
     uint32_t id = 0;
-    std::string name; ///< as the user named it, or the monitor that it belongs to
-    uint64_t address = 0;
-    std::string gate;  ///< "int20" or "call"
-    std::string state; ///< "on", "off" or "retired"; "gone" of one that was just removed
-    std::string note;  ///< why it is retired
+    std::string name;     ///< as the user named it, or the monitor that it belongs to
+    uint64_t address = 0; ///< 0 as long as it is pending
+    std::string gate;     ///< "int20" or "call"; empty as long as it is pending
+    /// "on", "off", "retired", or "pending": its module is not loaded; "gone" of one that was just
+    /// removed.
+    std::string state;
+    std::string note; ///< why it is retired or pending
     uint64_t recorded = 0;
     uint64_t lost = 0;             ///< no room in a ring
     uint64_t limited = 0;          ///< above its limit

@@ -109,7 +109,8 @@ class Monitor {
     std::vector<HookStatus> hooks() const;
 
     /// Hooks places, named as in Options::hooks; all or none. What is hooked already is passed
-    /// over with a note. `limit`: events per second of each.
+    /// over with a note; what is of a module that is not loaded waits for it. `limit`: events per
+    /// second of each.
     Result<HookReply> add_hooks(const std::vector<std::string>& places,
                                 std::optional<uint64_t> limit = std::nullopt);
     Result<HookReply> remove_hooks(const std::vector<std::string>& names);

@@ -46,7 +46,7 @@ Result<Symbols> read_vmlinux(const std::string& path);
 struct Options {
     MonitorSet monitors;
     /// Places in the guest's kernel: FUNCTION, FUNCTION%return, FUNCTION+OFFSET, 0xADDRESS, or a
-    /// pattern of functions ("nf_*").
+    /// pattern of functions ("nf_*"); MODULE:... of a module, which need not be loaded yet.
     std::vector<std::string> hooks;
     std::optional<uint64_t> hook_limit; ///< events per second of each of them
     static constexpr uint32_t default_hook_capacity = 2048;

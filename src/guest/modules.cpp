@@ -439,7 +439,9 @@ bool same_module(const GuestModule& a, const GuestModule& b) {
 
 bool still_loaded(const GuestModules& now, const GuestModule& then) {
     return std::any_of(now.modules.begin(), now.modules.end(), [&](const GuestModule& module) {
-        return same_module(module, then) && module.state == GuestModule::State::live;
+        return same_module(module, then) && (module.state == GuestModule::State::live ||
+                                             (module.state == GuestModule::State::coming &&
+                                              then.state == GuestModule::State::coming));
     });
 }
 

@@ -117,7 +117,8 @@ Result<std::string> function_at(const VirtualMemory& memory, const ModuleLayout&
 /// True if both are one module in the same place, by object, name and code, in whatever state.
 bool same_module(const GuestModule& a, const GuestModule& b);
 
-/// True if the module is there as it was, and live: by its object, name and code.
+/// True if the module is there as it was, by its object, name and code, and live; of one that was
+/// about to be initialized, also if it still is.
 bool still_loaded(const GuestModules& now, const GuestModule& then);
 
 } // namespace shadowmon

@@ -102,7 +102,7 @@ Result<KernelCode> read_module_code(const KernelInfo& kernel, const PhysicalMemo
                                     const GuestModule& module, const ModuleSymbols& symbols,
                                     std::span<const CoveredBytes> covered) {
     std::string step = "module " + module.name;
-    if (module.state != GuestModule::State::live)
+    if (module.state != GuestModule::State::live && module.state != GuestModule::State::coming)
         return failf("{} cannot be hooked: it is {}", step, describe(module.state));
     if (module.text.size == 0)
         return failf("{} cannot be hooked: it has no code", step);

@@ -13,7 +13,8 @@ namespace shadowmon {
 /// them. Targets of jumps are known within the module, to which nobody else jumps but to a
 /// function's beginning.
 ///
-/// Fails if the module is not live, for then its memory may go at any moment, if its text is out
+/// Fails if the module is neither live nor about to be initialized, for then its memory may go at
+/// any moment, if its text is out
 /// of the compartment's reach, and naming the step if what it says of itself cannot be read.
 Result<KernelCode> read_module_code(const KernelInfo& kernel, const PhysicalMemory& memory,
                                     const GuestModule& module, const ModuleSymbols& symbols,

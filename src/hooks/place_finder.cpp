@@ -16,6 +16,12 @@ bool is_text_type(char type) { return type == 't' || type == 'T' || type == 'w' 
 
 bool is_pattern(const std::string& word) { return word.find_first_of("*?[") != std::string::npos; }
 
+/// True if the word means places of one module by its name.
+bool names_module(const PlaceWord& what) {
+    return !what.module.empty() && !is_pattern(what.module) && !what.name.empty() &&
+           !what.is_address();
+}
+
 bool is_padding(std::string_view name) { return OffLimits::named(name) == Refusal::padding; }
 
 /// How many functions of a module are named so.
@@ -63,7 +69,7 @@ Result<std::shared_ptr<ModuleCode>> PlaceFinder::symbols_of(const GuestModule& m
 }
 
 Result<std::shared_ptr<const ModuleCode>> PlaceFinder::code_of(const GuestModule& module) {
-    if (module.state != GuestModule::State::live)
+    if (!is_there(module))
         return failf("module {} cannot be hooked: it is {}", module.name, describe(module.state));
     auto known = symbols_of(module);
     if (!known)
@@ -108,7 +114,7 @@ Result<std::vector<const GuestModule*>> PlaceFinder::modules_with(const PlaceWor
         if (!what.module.empty() && !NamePattern(what.module).matches(module.name))
             continue;
         std::string why;
-        if (module.state != GuestModule::State::live)
+        if (!is_there(module))
             why = fmt::format("it is {}", describe(module.state));
         else if (auto code = symbols_of(module); !code)
             why = code.error().message();
@@ -175,7 +181,7 @@ PlaceFinder::find_in(const std::shared_ptr<const ModuleCode>& module, const std:
         return fail(places.error());
     std::vector<FoundPlace> found;
     for (NamedPlace& place : *places)
-        found.push_back({std::move(place), module});
+        found.push_back({std::move(place), module, false});
     return found;
 }
 
@@ -261,18 +267,42 @@ Result<std::vector<FoundPlace>> PlaceFinder::find_one(const std::string& word, s
     auto found = find_in(*home, what.name, max_places, notes);
     bool elsewhere = what.module.empty() && !what.kernel_only && modules_ && !*home;
     if (!found && elsewhere && !has_function(kernel_.symbols, what.function()))
-        return failf("{} (nor has one of its {} modules)", found.error().message(),
-                     modules_->modules.size());
+        return failf("{} (nor has one of its {} modules; one that is loaded later has to be named: "
+                     "MODULE:{})",
+                     found.error().message(), modules_->modules.size(), what.name);
     return found;
+}
+
+/// Nothing if its places can be looked for.
+std::optional<std::string> PlaceFinder::why_waiting(const std::string& word) {
+    PlaceWord what = PlaceWord::parse(word);
+    auto all = names_module(what) ? modules() : Result<const GuestModules*>(nullptr);
+    if (!all || !*all)
+        return std::nullopt;
+    const GuestModule* module = (*all)->find(what.module);
+    if (!module)
+        return fmt::format("{} is pending: module \"{}\" is not loaded in the guest{}", word,
+                           what.module, loaded_names());
+    if (!is_there(*module))
+        return fmt::format("{} is pending: module {} is {}", word, module->name,
+                           describe(module->state));
+    return std::nullopt;
 }
 
 Result<FoundPlaces> PlaceFinder::find(const std::vector<std::string>& words, size_t max_places) {
     FoundPlaces all;
     std::set<Gva> seen;
     for (const std::string& word : words) {
+        if (auto why = why_waiting(word)) {
+            all.waiting.push_back(word);
+            all.notes.push_back(std::move(*why));
+            continue;
+        }
         auto places = find_one(word, max_places, all.notes);
         if (!places)
             return fail(places.error());
+        for (FoundPlace& place : *places)
+            place.names_module = place.module && names_module(PlaceWord::parse(word));
         for (FoundPlace& place : *places)
             if (seen.insert(place.named.displaced.address()).second)
                 all.places.push_back(std::move(place));

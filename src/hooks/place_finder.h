@@ -30,11 +30,13 @@ struct ModuleCode {
 struct FoundPlace {
     NamedPlace named;
     std::shared_ptr<const ModuleCode> module; ///< null: the kernel's own code
+    bool names_module;                        ///< the word did, as the one module
 };
 
 struct FoundPlaces {
     std::vector<FoundPlace> places;
-    std::vector<std::string> notes; ///< what the user should know
+    std::vector<std::string> waiting; ///< words whose module is not there, and why in `notes`
+    std::vector<std::string> notes;   ///< what the user should know
 };
 
 /// Finds the places that users name, in the kernel's own code and in its modules:
@@ -60,6 +62,16 @@ class PlaceFinder {
         : kernel_(kernel), memory_(memory), policy_(policy), covered_(std::move(covered)),
           kernel_planner_(std::move(kernel_planner)), return_thunks_(std::move(return_thunks)),
           calls_(calls) {}
+
+    /// Modules that are about to be initialized count as loaded.
+    void take_coming_modules() { coming_too_ = true; }
+
+    /// Those of the guest, read once.
+    Result<const GuestModules*> modules();
+    bool is_there(const GuestModule& module) const {
+        return module.state == GuestModule::State::live ||
+               (coming_too_ && module.state == GuestModule::State::coming);
+    }
 
     /// The places of all words, none of them twice. All or none; `max_places` bounds them.
     Result<FoundPlaces> find(const std::vector<std::string>& words, size_t max_places);
@@ -89,7 +101,7 @@ class PlaceFinder {
     Result<std::shared_ptr<const ModuleCode>> home_of_name(const PlaceWord& what);
     Result<std::vector<const GuestModule*>> modules_with(const PlaceWord& what,
                                                          std::vector<std::string>* notes);
-    Result<const GuestModules*> modules();
+    std::optional<std::string> why_waiting(const std::string& word);
     Result<std::shared_ptr<ModuleCode>> symbols_of(const GuestModule& module);
     size_t count_in_kernel(const std::string& pattern) const;
     std::string loaded_names() const;
@@ -101,6 +113,7 @@ class PlaceFinder {
     const KernelPlanner kernel_planner_;
     const std::set<Gva> return_thunks_;
     const HookNames::Calls calls_;
+    bool coming_too_ = false;
     std::optional<GuestModules> modules_;
     std::map<Gva, std::shared_ptr<ModuleCode>> read_; ///< by the module's object
 };

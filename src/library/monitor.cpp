@@ -66,7 +66,7 @@ Status Monitor::detach() {
     return stopped ? detached : stopped;
 }
 
-std::vector<HookStatus> Monitor::hooks() const { return parts_->session->hooks().list(); }
+std::vector<HookStatus> Monitor::hooks() const { return parts_->session->list_hooks(); }
 
 Result<HookReply> Monitor::change(HookCommand::Verb verb, const std::vector<std::string>& hooks,
                                   std::optional<uint64_t> limit) {

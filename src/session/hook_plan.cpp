@@ -129,18 +129,34 @@ Result<std::vector<HookRequest>> plan_hooks(const MonitorSet& monitors, const Ke
     return requests;
 }
 
+namespace {
+
+Result<HookRequest> plan_guard(const Target& target, const char* step, const KernelInfo& kernel,
+                               const PhysicalMemory& memory, const CoveredPlaces& covered) {
+    auto start = kernel.symbols.address(target.function);
+    auto request = start ? plan_target(target, *start, kernel, memory, covered)
+                         : Result<HookRequest>(fail(start.error()));
+    if (!request)
+        return fail(request.error().in(step));
+    request->internal = true;
+    return request;
+}
+
+} // namespace
+
+Result<HookRequest> plan_loading_guard(const KernelInfo& kernel, const PhysicalMemory& memory,
+                                       const CoveredPlaces& covered) {
+    // The kernel keeps it a function of its own, for debuggers that wait for modules.
+    static const Target target{"do_init_module", true, SM_EVENT_HOOK, SM_HOOK_HOLD, {}};
+    return plan_guard(target, "see that a module is loaded", kernel, memory, covered);
+}
+
 Result<HookRequest> plan_module_guard(const KernelInfo& kernel, const PhysicalMemory& memory,
                                       const CoveredPlaces& covered) {
     // Called with a module that nobody uses any more and that is still there as a whole: by
     // delete_module(2), and where its initialization failed.
     static const Target target{"free_module", true, SM_EVENT_HOOK, SM_HOOK_HOLD, {}};
-    auto start = kernel.symbols.address(target.function);
-    auto request = start ? plan_target(target, *start, kernel, memory, covered)
-                         : Result<HookRequest>(fail(start.error()));
-    if (!request)
-        return fail(request.error().in("see that a module is unloaded"));
-    request->internal = true;
-    return request;
+    return plan_guard(target, "see that a module is unloaded", kernel, memory, covered);
 }
 
 } // namespace shadowmon

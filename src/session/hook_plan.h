@@ -18,6 +18,11 @@ Result<std::vector<HookRequest>> plan_hooks(const MonitorSet& monitors, const Ke
 /// Bytes of the guest's that hooks cover at the moment.
 using CoveredPlaces = std::vector<std::pair<Gva, std::vector<std::byte>>>;
 
+/// A hook at which a vCPU waits that is about to initialize a module, whose code and symbols are
+/// ready by then. Fails if this kernel has no such place.
+Result<HookRequest> plan_loading_guard(const KernelInfo& kernel, const PhysicalMemory& memory,
+                                       const CoveredPlaces& covered);
+
 /// A hook at which a vCPU waits that is about to give back the memory of a module, until the host
 /// has taken its hooks out. Fails if this kernel has no such place.
 Result<HookRequest> plan_module_guard(const KernelInfo& kernel, const PhysicalMemory& memory,

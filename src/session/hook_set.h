@@ -36,6 +36,7 @@ struct HookRequest {
     std::optional<Gpa> next_page = {};
     std::optional<GuestModule> module = {}; ///< whose code it is; nothing: the kernel's own
     bool internal = false;                  ///< the monitor's own affair: not listed, not chosen
+    bool comes_back = false;                ///< waits for its module when that goes
 
     Gpa gpa_of(size_t offset) const {
         size_t here = SM_PAGE_SIZE - gpa.page_offset();
@@ -154,6 +155,7 @@ class HookSet {
     const HookRequest& request(uint32_t id) const { return hooks_.at(id).request; }
 
     size_t size() const { return hooks_.size(); } ///< the monitor's own among them
+    uint32_t capacity() const { return parts_.table.capacity(); }
     size_t room() const { return parts_.table.capacity() - next_id_ + free_ids_.size(); }
 
   private:

@@ -240,7 +240,7 @@ Status MonitorSession::place_hooks(const Options& options, const Log& log) {
         for (const std::string& note : planned->notes)
             log(note);
         // Those have to wait until it is seen that a module goes.
-        wants_modules_ = planned->any_in_modules();
+        wants_modules_ = planned->concerns_modules();
         std::erase_if(planned->requests,
                       [](const HookRequest& request) { return request.module.has_value(); });
         if (auto user_ids = hooks_->stage(planned->requests); !user_ids)
@@ -265,7 +265,8 @@ Status MonitorSession::hook_modules(const Options& options, const Log& log) {
     if (!ids)
         return fail(ids.error());
     for (uint32_t id : *ids)
-        introduce(hooks_->status(id), log);
+        if (!user_hooks_->is_pending(id))
+            introduce(hooks_->status(id), log);
     return {};
 }
 
@@ -335,15 +336,17 @@ Result<std::vector<kvm_views_event>> MonitorSession::take_events() {
         parked_.insert(event.vcpu_id);
         // Before anybody can let that vCPU go on.
         if (event.arg == SM_CALL_HOLD)
-            note(user_hooks_->module_goes());
+            note(user_hooks_->module_passes());
     }
     return events;
 }
 
-void MonitorSession::note(const std::vector<std::string>& notes) {
-    if (notes.empty())
+void MonitorSession::note(const UserHooks::Changed& changed) {
+    if (changed.notes.empty() && changed.added.empty())
         return;
-    notes_.insert(notes_.end(), notes.begin(), notes.end());
+    for (uint32_t id : changed.added)
+        name_hook(hooks_->status(id));
+    notes_.insert(notes_.end(), changed.notes.begin(), changed.notes.end());
     tell_hooks_changed();
 }
 
@@ -419,8 +422,8 @@ Status MonitorSession::revert_hooks() {
 HookReply MonitorSession::answer(const HookCommand& command,
                                  const UserHooks::Meanwhile& meanwhile) {
     HookReply reply = user_hooks_->answer(command, meanwhile);
-    if (command.verb == HookCommand::Verb::add)
-        for (const HookStatus& hook : reply.hooks)
+    for (const HookStatus& hook : reply.hooks)
+        if (hook.state == "on")
             name_hook(hook);
     if (command.verb != HookCommand::Verb::list)
         tell_hooks_changed();

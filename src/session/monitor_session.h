@@ -45,6 +45,7 @@ class MonitorSession {
     const KernelInfo& kernel() const { return *kernel_; }
     const Layout& layout() const { return *layout_; }
     const HookSet& hooks() const { return *hooks_; }
+    std::vector<HookStatus> list_hooks() const { return user_hooks_->list(); }
 
     /// Answers what is asked of the hooks; `meanwhile` is called while that takes long.
     HookReply answer(const HookCommand& command, const UserHooks::Meanwhile& meanwhile);
@@ -55,7 +56,8 @@ class MonitorSession {
     /// The guest has written to the places of hooks. Returns what the user should know of it.
     std::vector<std::string> overwritten(std::span<const Gpa> places);
 
-    /// Takes the hooks out of modules that have gone, if that was not told. Now and then.
+    /// Takes the hooks out of modules that have gone, and puts them into those that have come, if
+    /// that was not told. Now and then.
     void check_modules();
 
     /// What has become of hooks since the last call: those that went because of the guest, as
@@ -114,7 +116,7 @@ class MonitorSession {
     void tell_hooks_changed();
     void name_hook(const HookStatus& hook);
     void introduce(const HookStatus& hook, const Log& log);
-    void note(const std::vector<std::string>& notes);
+    void note(const UserHooks::Changed& changed);
     std::string function_name(Gva at);
     Status open_way(const Log& log);
     Status hook_modules(const Options& options, const Log& log);
@@ -130,7 +132,7 @@ class MonitorSession {
     std::optional<ModuleFunctions> module_functions_;
     std::optional<HookSet> hooks_;
     std::optional<UserHooks> user_hooks_;
-    bool wants_modules_ = false; ///< some of the first hooks are in modules
+    bool wants_modules_ = false; ///< some of the first hooks are in modules, or will be
     std::vector<std::string> notes_;
     EntryPlan entry_{};
     std::optional<Layout> layout_;

@@ -2,12 +2,12 @@
 #include "src/session/user_hooks.h"
 
 #include "src/hooks/kernel_reader.h"
-#include "src/session/hook_plan.h"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <map>
+#include <iterator>
+#include <set>
 #include <thread>
 
 namespace shadowmon {
@@ -51,9 +51,16 @@ Status UserHooks::read_code(const Meanwhile& meanwhile) {
     return {};
 }
 
-bool UserHooks::Planned::any_in_modules() const {
-    return std::any_of(requests.begin(), requests.end(),
+bool UserHooks::Planned::concerns_modules() const {
+    return !waiting.empty() ||
+           std::any_of(requests.begin(), requests.end(),
                        [](const HookRequest& request) { return request.module.has_value(); });
+}
+
+bool UserHooks::Planned::waits_for_modules() const {
+    return !waiting.empty() ||
+           std::any_of(requests.begin(), requests.end(),
+                       [](const HookRequest& request) { return request.comes_back; });
 }
 
 PlaceFinder UserHooks::finder(const Meanwhile& meanwhile, HookNames::Calls calls) {
@@ -69,12 +76,15 @@ PlaceFinder UserHooks::finder(const Meanwhile& meanwhile, HookNames::Calls calls
 Result<UserHooks::Planned> UserHooks::plan(const std::vector<std::string>& words,
                                            std::optional<uint64_t> limit,
                                            const Meanwhile& meanwhile) {
-    // The guard needs a place as well.
-    size_t room = hooks_.room() - (is_guarded() || hooks_.room() == 0 ? 0 : 1);
-    auto found = finder(meanwhile).find(words, room);
+    auto found = finder(meanwhile).find(words, room());
     if (!found)
         return fail(found.error());
+    size_t most_waiting = hooks_.capacity();
+    if (found->waiting.size() > most_waiting - std::min(most_waiting, pending_.size()))
+        return failf("{} hooks are pending already; {} are possible", pending_.size(),
+                     most_waiting);
     Planned planned;
+    planned.waiting = std::move(found->waiting);
     planned.notes = std::move(found->notes);
     for (FoundPlace& place : found->places) {
         auto request = request_for(std::move(place), limit);
@@ -115,6 +125,7 @@ Result<HookRequest> UserHooks::request_for(FoundPlace place, std::optional<uint6
     if (at.page() != (at + (size - 1)).page())
         request.next_page = last->gpa.page();
     request.module = place.module->module;
+    request.comes_back = place.names_module;
     return request;
 }
 
@@ -144,11 +155,11 @@ Result<HookRequest> UserHooks::beside(const HookRequest& called) {
     auto place = names.beginning_of(function->start, called.name);
     if (!place)
         return fail(place.error());
-    return request_for({std::move(*place), module}, called.limit);
+    return request_for({std::move(*place), module, called.comes_back}, called.limit);
 }
 
-UserHooks::Overwritten UserHooks::overwritten(std::span<const Gpa> places) {
-    Overwritten out;
+UserHooks::Changed UserHooks::overwritten(std::span<const Gpa> places) {
+    Changed out;
     std::vector<HookRequest> requests;
     for (Gpa gpa : places) {
         auto id = hooks_.overwritten(views_, gpa);
@@ -160,6 +171,11 @@ UserHooks::Overwritten UserHooks::overwritten(std::span<const Gpa> places) {
             auto notes = let_go(hooks_.in_modules(),
                                 "the guest has changed the place that tells of unloading");
             out.notes.insert(out.notes.end(), notes.begin(), notes.end());
+            continue;
+        }
+        if (*id == loading_guard_) {
+            out.notes.emplace_back("the guest has changed the place that tells of loading: hooks "
+                                   "in modules that it loads now come up to a second late");
             continue;
         }
         const HookRequest& old = hooks_.request(**id);
@@ -184,63 +200,6 @@ UserHooks::Overwritten UserHooks::overwritten(std::span<const Gpa> places) {
     return out;
 }
 
-bool UserHooks::is_guarded() const { return guard_ && hooks_.is_on(*guard_); }
-
-Status UserHooks::guard_modules() {
-    if (is_guarded())
-        return {};
-    auto request = plan_module_guard(kernel_, memory_, hooks_.covered());
-    if (!request)
-        return fail(request.error());
-    // One that the guest has ended.
-    if (guard_)
-        if (auto removed = hooks_.remove(views_, {&*guard_, 1}); !removed)
-            return fail(removed.error());
-    guard_.reset();
-    auto ids = hooks_.add(views_, {&*request, 1});
-    if (!ids)
-        return fail(ids.error().in("see that a module is unloaded"));
-    guard_ = ids->front();
-    return {};
-}
-
-std::vector<std::string> UserHooks::let_go(const std::vector<uint32_t>& ids,
-                                           const std::string& why) {
-    if (ids.empty())
-        return {};
-    // Some may have been retired before.
-    auto fresh = std::count_if(ids.begin(), ids.end(),
-                               [&](uint32_t id) { return hooks_.status(id).state != "retired"; });
-    auto gone = hooks_.let_modules_go(views_, ids, why);
-    if (!gone)
-        return {gone.error().in("take the hooks of a module out").message()};
-    return {fmt::format("{}: {} {} retired", why, fresh, fresh == 1 ? "hook is" : "hooks are")};
-}
-
-std::vector<std::string> UserHooks::check_modules() {
-    // The list may change while it is read; who is missing once may be there at another look.
-    constexpr unsigned looks = 3;
-    std::vector<uint32_t> missing = hooks_.in_modules();
-    std::string why;
-    for (unsigned i = 0; i < looks && !missing.empty(); i++) {
-        auto now = read_modules(kernel_, memory_);
-        why = now ? "" : now.error().message();
-        if (now)
-            std::erase_if(missing, [&](uint32_t id) {
-                return still_loaded(*now, *hooks_.request(id).module);
-            });
-    }
-    std::map<std::string, std::vector<uint32_t>> modules;
-    for (uint32_t id : missing)
-        modules[hooks_.request(id).module->name].push_back(id);
-    std::vector<std::string> notes;
-    for (const auto& [name, ids] : modules) {
-        auto some = let_go(ids, why.empty() ? fmt::format("module {} was unloaded", name) : why);
-        notes.insert(notes.end(), some.begin(), some.end());
-    }
-    return notes;
-}
-
 /// Hooks that were there before need a moment to leave.
 void UserHooks::wait_until_left(const std::vector<HookRequest>& requests,
                                 const Meanwhile& meanwhile) const {
@@ -258,13 +217,15 @@ void UserHooks::wait_until_left(const std::vector<HookRequest>& requests,
 
 /// Once more with fresh eyes where the guest's code, or its modules, have changed since the plan.
 Result<std::vector<uint32_t>>
-UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan, HookReply& reply,
+UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan,
+                       std::optional<uint64_t> limit, HookReply& reply,
                        const Meanwhile& meanwhile) {
     constexpr unsigned most_tries = 8;
     bool reread = false;
     for (unsigned tries = 0; tries < most_tries; tries++) {
         const uint64_t passed = passed_;
         const bool guarded = is_guarded();
+        const bool watched = is_watched();
         auto planned = make_plan();
         if (!planned)
             return fail(planned.error());
@@ -277,14 +238,18 @@ UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan, HookRe
             planned->notes.push_back(fmt::format("{} of {} places have a hook already",
                                                  wanted - planned->requests.size(), wanted));
         wait_until_left(planned->requests, meanwhile);
-        if (planned->any_in_modules()) {
+        if (planned->concerns_modules()) {
             SM_TRY(guard_modules());
-            if (!guarded || passed != passed_)
+            if (planned->waits_for_modules())
+                watch_loading(planned->notes);
+            if (!guarded || watched != is_watched() || passed != passed_)
                 continue;
         }
         HookSet::Change change;
         auto ids = hooks_.add(views_, planned->requests, &change);
         if (ids || ids.error().code() != ESTALE || reread) {
+            for (size_t i = 0; ids && i < planned->waiting.size(); i++)
+                ids->push_back(pending_.add({planned->waiting[i], limit}));
             reply.notes = std::move(planned->notes);
             reply.pause_tsc = change.pause_tsc;
             return ids;
@@ -299,8 +264,8 @@ UserHooks::add_planned(const std::function<Result<Planned>()>& make_plan, HookRe
 
 Result<std::vector<uint32_t>> UserHooks::add(const HookCommand& command, HookReply& reply,
                                              const Meanwhile& meanwhile) {
-    return add_planned([&] { return plan(command.hooks, command.limit, meanwhile); }, reply,
-                       meanwhile);
+    return add_planned([&] { return plan(command.hooks, command.limit, meanwhile); }, command.limit,
+                       reply, meanwhile);
 }
 
 Result<std::vector<uint32_t>> UserHooks::add_in_modules(const std::vector<std::string>& words,
@@ -312,23 +277,88 @@ Result<std::vector<uint32_t>> UserHooks::add_in_modules(const std::vector<std::s
             std::erase_if(planned->requests, [](const auto& request) { return !request.module; });
         return planned;
     };
-    return add_planned(only_modules, reply, nothing_meanwhile);
+    return add_planned(only_modules, limit, reply, nothing_meanwhile);
+}
+
+Result<std::vector<uint32_t>> UserHooks::select(const std::vector<std::string>& words) const {
+    std::set<uint32_t> chosen;
+    for (const std::string& word : words) {
+        auto pending = pending_.select(word);
+        auto ids = hooks_.select({word});
+        if (!ids && pending.empty())
+            return ids;
+        chosen.insert(pending.begin(), pending.end());
+        if (ids)
+            chosen.insert(ids->begin(), ids->end());
+    }
+    return std::vector<uint32_t>(chosen.begin(), chosen.end());
 }
 
 Result<std::vector<uint32_t>> UserHooks::change(const HookCommand& command, HookReply& reply) {
-    auto ids = hooks_.select(command.hooks);
+    auto ids = select(command.hooks);
     if (!ids)
         return ids;
-    Result<HookSet::Change> change = command.verb == HookCommand::Verb::enable
-                                         ? hooks_.enable(views_, *ids)
-                                         : hooks_.disable(views_, *ids);
+    const bool enable = command.verb == HookCommand::Verb::enable;
+    std::vector<uint32_t> planned, waiting;
+    std::partition_copy(ids->begin(), ids->end(), std::back_inserter(waiting),
+                        std::back_inserter(planned), [&](uint32_t id) { return is_pending(id); });
+    Result<HookSet::Change> change =
+        enable ? hooks_.enable(views_, planned) : hooks_.disable(views_, planned);
     if (!change)
         return fail(change.error());
     reply.pause_tsc = change->pause_tsc;
+    for (uint32_t id : waiting) {
+        PendingHooks::Hook& hook = pending_.hooks().at(id);
+        hook.enabled = enable;
+        hook.refused_in.reset();
+    }
+    if (enable && !waiting.empty()) {
+        // Their module may be there.
+        Changed changed;
+        put_pending_in(Moment::any, changed);
+        reply.notes = std::move(changed.notes);
+        std::erase_if(*ids,
+                      [&](uint32_t id) { return id >= hooks_.capacity() && !is_pending(id); });
+        ids->insert(ids->end(), changed.added.begin(), changed.added.end());
+    }
     for (uint32_t id : *ids)
-        if (HookStatus status = hooks_.status(id); !status.note.empty())
-            reply.notes.push_back(fmt::format("hook {} ({}): {}", id, status.name, status.note));
+        if (HookStatus now = status(id); !now.note.empty())
+            reply.notes.push_back(fmt::format("hook {} ({}): {}", id, now.name, now.note));
     return ids;
+}
+
+/// Fills the reply: what is told of them is the last that is known.
+Result<std::vector<uint32_t>> UserHooks::remove(const HookCommand& command, HookReply& reply) {
+    auto ids = select(command.hooks);
+    if (!ids)
+        return ids;
+    std::vector<HookStatus> last;
+    for (uint32_t id : *ids)
+        last.push_back(status(id));
+    std::vector<uint32_t> planned;
+    std::copy_if(ids->begin(), ids->end(), std::back_inserter(planned),
+                 [&](uint32_t id) { return !is_pending(id); });
+    auto removed = hooks_.remove(views_, planned);
+    if (!removed)
+        return fail(removed.error());
+    for (uint32_t id : *ids)
+        pending_.remove(id);
+    reply.pause_tsc = removed->pause_tsc;
+    reply.hooks = std::move(last);
+    for (HookStatus& hook : reply.hooks)
+        hook.state = "gone";
+    return ids;
+}
+
+HookStatus UserHooks::status(uint32_t id) const {
+    return is_pending(id) ? pending_.status(id) : hooks_.status(id);
+}
+
+std::vector<HookStatus> UserHooks::list() const {
+    auto all = hooks_.list();
+    auto pending = pending_.list();
+    std::move(pending.begin(), pending.end(), std::back_inserter(all));
+    return all;
 }
 
 HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhile) {
@@ -339,14 +369,14 @@ HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhi
             return;
         }
         for (uint32_t id : *ids)
-            reply.hooks.push_back(hooks_.status(id));
+            reply.hooks.push_back(status(id));
     };
     switch (command.verb) {
     case HookCommand::Verb::list:
         if (command.hooks.empty())
-            reply.hooks = hooks_.list();
+            reply.hooks = list();
         else
-            fill(hooks_.select(command.hooks));
+            fill(select(command.hooks));
         break;
     case HookCommand::Verb::add:
         fill(add(command, reply, meanwhile));
@@ -355,23 +385,10 @@ HookReply UserHooks::answer(const HookCommand& command, const Meanwhile& meanwhi
     case HookCommand::Verb::disable:
         fill(change(command, reply));
         break;
-    case HookCommand::Verb::remove: {
-        // What is told of them is the last that is known.
-        auto ids = hooks_.select(command.hooks);
-        fill(ids);
-        if (!ids)
-            break;
-        auto removed = hooks_.remove(views_, *ids);
-        if (!removed) {
-            reply.hooks.clear();
+    case HookCommand::Verb::remove:
+        if (auto removed = remove(command, reply); !removed)
             reply.error = removed.error().message();
-            break;
-        }
-        reply.pause_tsc = removed->pause_tsc;
-        for (HookStatus& hook : reply.hooks)
-            hook.state = "gone";
         break;
-    }
     }
     return reply;
 }

@@ -166,17 +166,21 @@ TEST(RenderExplanation, ListsWhatIsThereAndWhatBecomesOfIt) {
 TEST(RenderHooks, TableAndNotes) {
     HookReply reply;
     EXPECT_EQ(render_hooks(reply), "");
-    reply.hooks.resize(2);
+    reply.hooks.resize(3);
     reply.hooks[0] = {7, "vfs_read\n", 0xffffffff81234567, "int20", "on", "", 10, 3, 2, 100};
     reply.hooks[1] = {8, "do_exit+0x2a", 0xffffffff81234568, "int20", "retired", "why", 0, 0, 0,
                       {}};
+    reply.hooks[2] = {2048, "brd:*", 0, "", "pending", "why not", 0, 0, 0, {}};
     reply.notes = {"a note"};
     std::string text = render_hooks(reply);
     EXPECT_NE(text.find("    7 on      int20           15           10          3          2"),
               std::string::npos)
         << text;
     EXPECT_NE(text.find("0xffffffff81234567 vfs_read\\x0a\n"), std::string::npos) << text;
-    EXPECT_NE(text.find("do_exit+0x2a (why)\na note\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("do_exit+0x2a (why)\n 2048 pending -                0"), std::string::npos)
+        << text;
+    EXPECT_NE(text.find(" -                  brd:* (why not)\na note\n"), std::string::npos)
+        << text;
 }
 
 TEST(Program, DoctorTellsReadiness) {

@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 
 class ModuleHooks : public TracedVm {
   protected:
+    static constexpr uint32_t live = 0, coming = 1, going = 2; ///< enum module_state
     void SetUp() override {
         Options options;
         options.hooks = {"msr:msr_read", "msr:msr_read%return", "vfs_write"};
@@ -66,7 +67,7 @@ class ModuleHooks : public TracedVm {
     /// How many of the module's hooks are in that state.
     size_t in_state(const std::string& state) {
         size_t n = 0;
-        for (const HookStatus& hook : session_->hooks().list())
+        for (const HookStatus& hook : session_->list_hooks())
             n += hook.name.starts_with("msr:") && hook.state == state;
         return n;
     }
@@ -86,16 +87,19 @@ class ModuleHooks : public TracedVm {
 };
 
 TEST_F(ModuleHooks, AreWrittenOnceTheirEndWillBeSeen) {
-    ASSERT_EQ(vm_->batches.size(), 3u);
-    EXPECT_EQ(vm_->batches[1].size(), 1u) << "the guard";
-    auto guard = session_->kernel().symbols.address("free_module");
-    auto guard_gpa = session_->kernel().to_gpa(*guard);
-    EXPECT_LT(vm_->batches[1][0].gpa - guard_gpa->value, 32u);
-    EXPECT_GE(vm_->batches[2].size(), 2u);
+    ASSERT_EQ(vm_->batches.size(), 4u);
+    size_t batch = 1;
+    for (const char* function : {"free_module", "do_init_module"}) {
+        EXPECT_EQ(vm_->batches[batch].size(), 1u) << "the guard";
+        auto guard = session_->kernel().symbols.address(function);
+        auto guard_gpa = session_->kernel().to_gpa(*guard);
+        EXPECT_LT(vm_->batches[batch++][0].gpa - guard_gpa->value, 64u);
+    }
+    EXPECT_GE(vm_->batches[3].size(), 2u);
     EXPECT_GE(in_state("on"), 2u);
     EXPECT_NE(text_, plain_text());
     for (const HookStatus& hook : session_->hooks().list())
-        EXPECT_EQ(hook.name.find("free_module"), std::string::npos);
+        EXPECT_EQ(hook.name.find("_module"), std::string::npos);
     EXPECT_NE(log_.find("in msr:msr_read at"), std::string::npos) << log_;
     // All of it goes with the trace.
     EXPECT_EQ(loop_->run(milliseconds(20)), TraceEnd::time_over);
@@ -107,25 +111,133 @@ TEST_F(ModuleHooks, GoBeforeTheModuleDoes) {
     size_t hooks = in_state("on");
     std::vector<std::byte> at_resume;
     vm_->on_resume = [&] { at_resume = text(); };
-    set_state(2);
+    set_state(going);
     vcpu_waits();
     EXPECT_EQ(loop_->run(milliseconds(100)), TraceEnd::time_over);
     EXPECT_EQ(vm_->resumed, std::vector<uint32_t>{1});
     EXPECT_EQ(at_resume, plain_text()) << "nothing of the monitor is left when it goes on";
-    EXPECT_EQ(in_state("retired"), hooks);
-    EXPECT_NE(notices_.find("module msr was unloaded: "), std::string::npos) << notices_;
+    EXPECT_EQ(in_state("pending"), 2u) << "by name";
+    EXPECT_EQ(session_->list_hooks().size(), 3u);
+    EXPECT_NE(notices_.find("module msr was unloaded: 2 hooks are pending"), std::string::npos)
+        << notices_;
     auto reply = ask(HookCommand::Verb::add, {"msr:msr_read"});
-    EXPECT_NE(reply.error.find("being loaded or unloaded"), std::string::npos) << reply.error;
+    EXPECT_NE(reply.notes.at(0).find("being loaded or unloaded"), std::string::npos);
+    EXPECT_EQ(in_state("pending"), 2u) << "it is already";
     EXPECT_TRUE(ask(HookCommand::Verb::enable, {"msr:*"}).error.empty());
     EXPECT_EQ(text(), plain_text());
-
-    // It comes again to the same place.
-    set_state(0);
-    reply = ask(HookCommand::Verb::add, {"msr:msr_read"});
-    EXPECT_TRUE(reply.error.empty()) << reply.error;
-    EXPECT_EQ(in_state("on"), 1u);
-    EXPECT_NE(text(), plain_text());
     EXPECT_EQ(retired_events(), hooks);
+}
+
+/// To the same place, before any of it runs.
+TEST_F(ModuleHooks, ComeBackWithTheModule) {
+    size_t hooks = in_state("on");
+    for (unsigned times = 0; times < 3; times++) {
+        set_state(going);
+        vcpu_waits();
+        EXPECT_EQ(loop_->run(milliseconds(60)), TraceEnd::time_over);
+        EXPECT_EQ(text(), plain_text());
+        std::vector<std::byte> at_resume;
+        vm_->on_resume = [&] { at_resume = text(); };
+        set_state(coming);
+        vcpu_waits();
+        EXPECT_EQ(loop_->run(milliseconds(60)), TraceEnd::time_over);
+        EXPECT_EQ(at_resume, text_) << "before it goes on";
+        vm_->on_resume = [] {};
+        EXPECT_EQ(in_state("on"), hooks);
+        EXPECT_EQ(session_->list_hooks().size(), hooks + 1) << "nothing is left of the old ones";
+        EXPECT_EQ(loop_->run(milliseconds(1200)), TraceEnd::time_over);
+        EXPECT_EQ(in_state("on"), hooks) << "also while it is being initialized";
+        set_state(live);
+    }
+    EXPECT_NE(notices_.find(fmt::format("module msr was loaded: {} hooks are in place", hooks)),
+              std::string::npos)
+        << notices_;
+    EXPECT_EQ(retired_events(), 3 * hooks);
+    EXPECT_EQ(text(), plain_text());
+}
+
+TEST_F(ModuleHooks, WaitForAModuleThatIsNamed) {
+    ASSERT_TRUE(ask(HookCommand::Verb::remove, {"*"}).error.empty());
+    for (const char* word : {"brd:brd_submit_bio", "brd:*", "not-there:f+0x10"}) {
+        auto reply = ask(HookCommand::Verb::add, {word});
+        EXPECT_TRUE(reply.error.empty()) << reply.error;
+        ASSERT_EQ(reply.hooks.size(), 1u) << word;
+        EXPECT_EQ(reply.hooks[0].state, "pending");
+        EXPECT_EQ(reply.hooks[0].name, word);
+        EXPECT_NE(reply.notes.at(0).find("is not loaded in the guest; "), std::string::npos);
+    }
+    auto unknown = ask(HookCommand::Verb::add, {"brd_submit_bio"});
+    EXPECT_NE(unknown.error.find("has to be named: MODULE:brd_submit_bio"), std::string::npos)
+        << unknown.error;
+    EXPECT_FALSE(ask(HookCommand::Verb::add, {"br?:brd_submit_bio"}).error.empty());
+    EXPECT_FALSE(ask(HookCommand::Verb::add, {"msr:msr_raed"}).error.empty());
+
+    EXPECT_EQ(ask(HookCommand::Verb::list, {"brd:*"}).hooks.size(), 2u);
+    auto all = ask(HookCommand::Verb::list).hooks;
+    ASSERT_EQ(all.size(), 3u);
+    auto one = ask(HookCommand::Verb::remove, {std::to_string(all[2].id)});
+    ASSERT_EQ(one.hooks.size(), 1u) << one.error;
+    EXPECT_EQ(one.hooks[0].state, "gone");
+    EXPECT_EQ(ask(HookCommand::Verb::remove, {"brd:*"}).hooks.size(), 2u);
+    EXPECT_TRUE(ask(HookCommand::Verb::list).hooks.empty());
+}
+
+TEST_F(ModuleHooks, AreToldIfTheyCannotBePutIn) {
+    ASSERT_TRUE(ask(HookCommand::Verb::remove, {"*"}).error.empty());
+    set_state(going);
+    ASSERT_EQ(ask(HookCommand::Verb::add, {"msr:msr_raed", "msr:msr_read+1", "msr:msr_read"})
+                  .hooks.size(),
+              3u);
+    // Its first place was only just left.
+    EXPECT_EQ(loop_->run(milliseconds(60)), TraceEnd::time_over);
+    set_state(coming);
+    vcpu_waits();
+    EXPECT_EQ(loop_->run(milliseconds(1200)), TraceEnd::time_over);
+    EXPECT_EQ(vm_->resumed, std::vector<uint32_t>{1});
+    EXPECT_EQ(in_state("on"), 1u);
+    EXPECT_EQ(in_state("pending"), 2u);
+    EXPECT_NE(notices_.find("msr:msr_raed stays pending: "), std::string::npos) << notices_;
+    EXPECT_EQ(lines(notices_, "stays pending"), 2u) << "once for each";
+    auto list = ask(HookCommand::Verb::list, {"msr:msr_raed"}).hooks;
+    EXPECT_NE(list.at(0).note.find("no function"), std::string::npos) << list.at(0).note;
+}
+
+TEST_F(ModuleHooks, ThatAreDisabledGoOnWaiting) {
+    ASSERT_TRUE(ask(HookCommand::Verb::disable, {"msr:*"}).error.empty());
+    set_state(going);
+    vcpu_waits();
+    EXPECT_EQ(loop_->run(milliseconds(60)), TraceEnd::time_over);
+    set_state(live);
+    vcpu_waits();
+    EXPECT_EQ(loop_->run(milliseconds(1200)), TraceEnd::time_over);
+    EXPECT_EQ(in_state("pending"), 2u);
+    EXPECT_EQ(text(), plain_text());
+    auto reply = ask(HookCommand::Verb::enable, {"msr:*"});
+    EXPECT_TRUE(reply.error.empty()) << reply.error;
+    EXPECT_EQ(in_state("pending"), 0u);
+    EXPECT_EQ(text(), text_);
+    EXPECT_EQ(reply.hooks.size(), in_state("on"));
+}
+
+TEST_F(ModuleHooks, ComeALittleLateIfNobodyTells) {
+    kvm_views_event event{};
+    event.type = KVM_VIEWS_EVENT_OVERWRITTEN;
+    event.gpa = vm_->batches[2][0].gpa;
+    vm_->queue(event);
+    set_state(going);
+    vcpu_waits();
+    EXPECT_EQ(loop_->run(milliseconds(60)), TraceEnd::time_over);
+    EXPECT_NE(notices_.find("the guest has changed the place that tells of loading"),
+              std::string::npos)
+        << notices_;
+    EXPECT_EQ(in_state("pending"), 2u);
+    set_state(coming);
+    EXPECT_EQ(loop_->run(milliseconds(1200)), TraceEnd::time_over);
+    EXPECT_EQ(in_state("pending"), 2u) << "not known to be ready";
+    set_state(live);
+    EXPECT_EQ(loop_->run(milliseconds(1200)), TraceEnd::time_over);
+    EXPECT_EQ(in_state("pending"), 0u);
+    EXPECT_EQ(text(), text_);
 }
 
 TEST_F(ModuleHooks, StayWhenAnotherModuleGoes) {
@@ -143,7 +255,7 @@ TEST_F(ModuleHooks, GoAlsoIfNobodyTells) {
     ASSERT_TRUE(ask(HookCommand::Verb::disable, {"msr:msr_read"}).error.empty());
     set_state(3);
     EXPECT_EQ(loop_->run(milliseconds(1300)), TraceEnd::time_over);
-    EXPECT_EQ(in_state("retired"), hooks) << "those that are off, too";
+    EXPECT_EQ(in_state("pending"), 2u) << "those that are off, too";
     EXPECT_EQ(retired_events(), hooks);
 }
 
@@ -154,7 +266,7 @@ TEST_F(ModuleHooks, GoWithTheGuard) {
     event.gpa = vm_->batches[1][0].gpa;
     vm_->queue(event);
     EXPECT_EQ(loop_->run(milliseconds(100)), TraceEnd::time_over);
-    EXPECT_EQ(in_state("retired"), hooks);
+    EXPECT_EQ(in_state("pending"), 2u);
     EXPECT_EQ(text(), plain_text());
     EXPECT_NE(notices_.find("the guest has changed the place that tells of unloading"),
               std::string::npos)
