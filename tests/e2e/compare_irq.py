@@ -4,10 +4,10 @@
 
 usage: compare_irq.py TRUTH EVENTS
 
-TRUTH is a folder made by truth.sh (`truth start irq`), with two more files of the guest's: kallsyms,
-the symbols of its modules, and interrupts, its /proc/interrupts. EVENTS is the monitor's JSON lines of the same
-time. Both have the same clock, the guest's TSC, and are cut on each CPU at the marks of window.c:
-at the later of both records' begin marks and the earlier of the end marks. No interrupt lies
+TRUTH is a folder made by truth.sh (`truth start irq`), with two more files of the guest's:
+kallsyms, the symbols of its modules, and interrupts, its /proc/interrupts. EVENTS is the monitor's
+JSON lines of the same time. Both have the same clock, the guest's TSC, and are cut on each CPU at
+the marks of window.c: at the later of both records' begin marks and the earlier of the end marks. No interrupt lies
 across a mark, which is a system call on that CPU. In between, the sequence of begun and ended
 interrupts of each CPU must be the same, by line (of a device) or vector; the monitor's must lie
 around the guest's; and each duration must be what the monitor's own times say, and cover the
