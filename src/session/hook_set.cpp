@@ -198,10 +198,12 @@ void HookSet::armed(std::span<const uint32_t> ids) {
 /// The kernel looks at each page once if the patches come in their order.
 std::vector<uint32_t> HookSet::by_place(std::span<const uint32_t> ids) const {
     std::vector<std::pair<Gpa, uint32_t>> places;
+    places.reserve(ids.size());
     for (uint32_t id : ids)
         places.emplace_back(hooks_.at(id).request.gpa, id);
     std::sort(places.begin(), places.end());
     std::vector<uint32_t> sorted;
+    sorted.reserve(places.size());
     for (const auto& [gpa, id] : places)
         sorted.push_back(id);
     return sorted;
