@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * ShadowMonitor's cooperative mode: reserves in the guest's kernel the address range in
  * which a monitor may place its compartment, and tells the hypervisor where it is

@@ -36,11 +36,11 @@ namespace shadowmon {
 ///   hook           "hook": string, "args": [rdi, rsi, rdx, rcx, r8, r9], "ax", "sp", "flags":
 ///                  strings in hexadecimal, the registers before the hooked instruction
 ///   irq_enter      "irq": {"handler": string, "vector": number, "line": number}; the process is
-///   the
-///                  interrupted one. "handler" is the device's handler (a symbol, or an address
-///                  where the kernel has no symbol for it, as in modules), of a system vector the
-///                  kernel's entry function; "line" is the number that /proc/interrupts has, and
-///                  only there for a device; "vector" only where it is known
+///                  the interrupted one. "handler" is the device's handler: a symbol, with its
+///                  module behind it in brackets if it is in one, or an address where there is no
+///                  symbol for it; of a system vector the kernel's entry function. "line" is the
+///                  number that /proc/interrupts has, and only there for a device; "vector" only
+///                  where it is known
 ///   irq_exit       "irq": the same, and "duration_ns": number, from the entry to the exit by the
 ///                  guest's TSC, without softirqs, with the monitor's own work in between; or
 ///                  "unpaired": true, where its entry is not known for sure (before attaching,
