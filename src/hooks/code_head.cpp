@@ -3,6 +3,7 @@
 
 #include "src/hooks/instruction.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -56,6 +57,9 @@ enum Form : uint16_t {
     ud2 = 1 << 10,
     narrow = 1 << 11, // not with an operand-size prefix
     group = 1 << 12,  // depends on the register field of modrm
+    prefix = 1 << 13,
+    rex = 1 << 14,
+    escape = 1 << 15, // to the opcodes of two bytes
 };
 
 using Forms = std::array<uint16_t, 256>;
@@ -65,8 +69,15 @@ constexpr void fill(Forms& forms, unsigned from, unsigned to, unsigned form) {
         forms[op] = static_cast<uint16_t>(form | known);
 }
 
+constexpr uint8_t operand_size = 0x66;
+
 constexpr Forms one_byte = [] {
     Forms f{};
+    for (unsigned op : {0x26u, 0x2eu, 0x36u, 0x3eu, 0x64u, 0x65u, unsigned{operand_size}})
+        f[op] = prefix; // of a segment, most of them
+    for (unsigned op = 0x40; op < 0x50; op++)
+        f[op] = rex;
+    f[0x0f] = escape;
     for (unsigned op = 0; op < 0x40; op += 8) { // ADD, OR, ADC, SBB, AND, SUB, XOR, CMP
         fill(f, op, op + 3, modrm);
         fill(f, op + 4, op + 4, imm8);
@@ -153,73 +164,74 @@ constexpr unsigned form_in_group(bool two, uint8_t op, unsigned form, unsigned r
     }
 }
 
+/// What follows a modrm byte: bytes of a displacement, and whether a byte of index and base does.
+enum Operand : uint8_t {
+    disp_size = 7,
+    has_sib = 1 << 3,
+    rip_relative = 1 << 4,
+};
+
+constexpr std::array<uint8_t, 256> operands = [] {
+    std::array<uint8_t, 256> all{};
+    for (unsigned mod_rm = 0; mod_rm < 0xc0; mod_rm++) {
+        unsigned mod = mod_rm >> 6, rm = mod_rm & 7;
+        bool rip = mod == 0 && rm == 5;
+        all[mod_rm] = static_cast<uint8_t>((mod == 1          ? 1
+                                            : mod == 2 || rip ? 4
+                                                              : 0) |
+                                           (rm == 4 ? has_sib : 0) | (rip ? rip_relative : 0));
+    }
+    return all;
+}();
+
+/// Bytes of an instruction, of which there are more than it can have.
 class Reader {
   public:
-    explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
+    explicit Reader(const std::byte* at) : at_(at) {}
 
-    bool has(size_t n) const { return bytes_.size() - at_ >= n; }
-    uint8_t peek() const { return static_cast<uint8_t>(bytes_[at_]); }
-    uint8_t take() { return static_cast<uint8_t>(bytes_[at_++]); }
-    void skip(size_t n) { at_ += n; }
+    uint8_t take() { return static_cast<uint8_t>(*at_++); }
     template <typename T> T value() {
         T v;
-        std::memcpy(&v, &bytes_[at_], sizeof(v));
+        std::memcpy(&v, at_, sizeof(v));
         at_ += sizeof(v);
         return v;
     }
-    size_t at() const { return at_; }
+    void skip(size_t n) { at_ += n; }
+    const std::byte* at() const { return at_; }
 
   private:
-    std::span<const std::byte> bytes_;
-    size_t at_ = 0;
+    const std::byte* at_;
 };
 
-constexpr bool is_segment(uint8_t byte) {
-    return byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x64 ||
-           byte == 0x65;
-}
-
-/// The rest of a memory operand; false if the bytes end before it does.
-bool take_operand(Reader& in, uint8_t mod_rm, CodeHead& out) {
-    unsigned mod = mod_rm >> 6, rm = mod_rm & 7;
-    if (mod == 3)
-        return true;
-    bool absolute = false;
-    if (rm == 4) {
-        if (!in.has(1))
-            return false;
-        absolute = (in.take() & 7) == 5 && mod == 0;
-    }
-    if (mod == 1) {
-        if (!in.has(1))
-            return false;
-        in.skip(1);
-    } else if (mod == 2 || absolute || rm == 5) {
-        if (!in.has(4))
-            return false;
+/// The rest of a memory operand.
+void take_operand(Reader& in, uint8_t mod_rm, CodeHead& out) {
+    constexpr uint8_t first_with_disp8 = 0x40, no_base = 5;
+    const unsigned operand = operands[mod_rm];
+    unsigned size = operand & disp_size;
+    if (operand & has_sib)
+        if ((in.take() & 7) == no_base && mod_rm < first_with_disp8)
+            size = 4;
+    if (size == 4) {
         out.has_disp = true;
-        out.disp_is_rip = mod == 0 && rm == 5;
+        out.disp_is_rip = operand & rip_relative;
         out.disp = in.value<int32_t>();
+    } else {
+        in.skip(size);
     }
-    return true;
 }
 
-bool take_immediates(Reader& in, unsigned form, bool small, bool wide, CodeHead& out) {
-    size_t size = form & imm_v   ? (wide    ? 8
-                                    : small ? 2
-                                            : 4)
-                  : form & imm_z ? (small && !wide ? 2 : 4)
-                                 : 0;
-    if (form & rel32)
-        size = 4;
-    if (form & (imm8 | rel8))
-        size += 1;
-    if (!in.has(size))
-        return false;
+void take_immediates(Reader& in, unsigned form, bool small, bool wide, CodeHead& out) {
     if (form & (rel8 | rel32)) {
         out.is_relative = true;
         out.relative = form & rel8 ? in.value<int8_t>() : in.value<int32_t>();
-    } else if (size == 4) {
+        return;
+    }
+    const size_t size = form & imm8    ? 1
+                        : form & imm_v ? (wide    ? 8
+                                          : small ? 2
+                                                  : 4)
+                                       : (small && !wide ? 2 : 4);
+    if (size == 4) {
         out.has_imm = true;
         out.imm = static_cast<uint64_t>(int64_t{in.value<int32_t>()});
     } else if (size == 8) {
@@ -228,6 +240,71 @@ bool take_immediates(Reader& in, unsigned form, bool small, bool wide, CodeHead&
     } else {
         in.skip(size);
     }
+}
+
+constexpr std::array endbr64{std::byte{0xf3}, std::byte{0x0f}, std::byte{0x1e}, std::byte{0xfa}};
+
+/// False: no such instruction is known here. `out` is a new one.
+bool read_quickly(std::span<const std::byte> bytes, CodeHead& out) {
+    constexpr size_t longest = 15;
+    constexpr size_t most_prefixes = 4;
+    // REX, escape, opcode, modrm, sib, displacement and immediate of the widest.
+    constexpr size_t reach = most_prefixes + 1 + 1 + 1 + 1 + 1 + 4 + 8;
+    std::array<std::byte, reach> padded;
+    const std::byte* start = bytes.data();
+    if (bytes.size() < reach) {
+        padded.fill(std::byte{});
+        std::copy(bytes.begin(), bytes.end(), padded.begin());
+        start = padded.data();
+    }
+    Reader in(start);
+    bool small = false, segment = false, wide = false;
+    uint8_t op = in.take();
+    unsigned form = one_byte[op];
+    for (size_t prefixes = 0; form & prefix; prefixes++) {
+        // The operand size is said again and again where a NOP is to be long.
+        if (prefixes == most_prefixes || (op != operand_size && segment))
+            return false;
+        (op == operand_size ? small : segment) = true;
+        op = in.take();
+        form = one_byte[op];
+    }
+    if (form & rex) {
+        wide = op & 8;
+        op = in.take();
+        form = one_byte[op];
+    }
+    const bool two = form & escape;
+    if (two) {
+        op = in.take();
+        form = two_bytes[op];
+    }
+    if (form & modrm) {
+        const uint8_t mod_rm = in.take();
+        if (form & group)
+            form = form_in_group(two, op, form, mod_rm >> 3 & 7);
+        if ((form & memory) && mod_rm >> 6 == 3)
+            return false;
+        take_operand(in, mod_rm, out);
+    }
+    if (!(form & known)) {
+        // Begins most functions.
+        out.length = endbr64.size();
+        return bytes.size() >= endbr64.size() &&
+               std::equal(endbr64.begin(), endbr64.end(), bytes.begin());
+    }
+    if (small && (form & narrow))
+        return false;
+    if (form & (imm8 | imm_z | imm_v | rel8 | rel32))
+        take_immediates(in, form, small, wide, out);
+    const auto length = static_cast<size_t>(in.at() - start);
+    if (length > std::min(bytes.size(), longest))
+        return false;
+    out.kind = form & jumps  ? Kind::jump
+               : form & ends ? Kind::ends_flow
+               : form & ud2  ? Kind::undefined
+                             : Kind::plain;
+    out.length = static_cast<uint8_t>(length);
     return true;
 }
 
@@ -243,7 +320,7 @@ std::optional<CodeHead> read_head_by_zydis(std::span<const std::byte> bytes) {
     for (const auto& imm : info.raw.imm) {
         if (imm.size != 0 && imm.is_relative) {
             out.is_relative = true;
-            out.relative = imm.value.s;
+            out.relative = static_cast<int32_t>(imm.value.s);
         } else if (imm.size == 32 || imm.size == 64) {
             out.has_imm = true;
             out.imm = imm.size == 64
@@ -254,63 +331,23 @@ std::optional<CodeHead> read_head_by_zydis(std::span<const std::byte> bytes) {
     if (info.raw.disp.size == 32) {
         out.has_disp = true;
         out.disp_is_rip = info.raw.modrm.mod == 0 && info.raw.modrm.rm == 5;
-        out.disp = info.raw.disp.value;
+        out.disp = static_cast<int32_t>(info.raw.disp.value);
     }
     return out;
 }
 
 std::optional<CodeHead> read_head_quickly(std::span<const std::byte> bytes) {
-    constexpr uint8_t operand_size = 0x66, escape = 0x0f;
-    constexpr size_t longest = 15;
-    Reader in(bytes.first(std::min(bytes.size(), longest)));
-    CodeHead out;
-    bool small = false, segment = false, wide = false;
-    for (;; in.skip(1)) {
-        if (!in.has(1))
-            return std::nullopt;
-        if (in.peek() == operand_size && !small)
-            small = true;
-        else if (is_segment(in.peek()) && !segment)
-            segment = true;
-        else
-            break;
-    }
-    if ((in.peek() & 0xf0) == 0x40) {
-        wide = in.take() & 8;
-        if (!in.has(1))
-            return std::nullopt;
-    }
-    uint8_t op = in.take();
-    bool two = op == escape;
-    if (two) {
-        if (!in.has(1))
-            return std::nullopt;
-        op = in.take();
-    }
-    unsigned form = two ? two_bytes[op] : one_byte[op];
-    if (form & modrm) {
-        if (!in.has(1))
-            return std::nullopt;
-        uint8_t mod_rm = in.take();
-        if (form & group)
-            form = form_in_group(two, op, form, mod_rm >> 3 & 7);
-        if (form == 0 || ((form & memory) && mod_rm >> 6 == 3) || !take_operand(in, mod_rm, out))
-            return std::nullopt;
-    }
-    if (!(form & known) || (small && (form & narrow)) ||
-        !take_immediates(in, form, small, wide, out))
-        return std::nullopt;
-    out.kind = form & jumps  ? Kind::jump
-               : form & ends ? Kind::ends_flow
-               : form & ud2  ? Kind::undefined
-                             : Kind::plain;
-    out.length = static_cast<uint8_t>(in.at());
-    return out;
+    std::optional<CodeHead> head(std::in_place);
+    if (!read_quickly(bytes, *head))
+        head.reset();
+    return head;
 }
 
 std::optional<CodeHead> read_head(std::span<const std::byte> bytes) {
-    auto quick = read_head_quickly(bytes);
-    return quick ? quick : read_head_by_zydis(bytes);
+    std::optional<CodeHead> head(std::in_place);
+    if (!read_quickly(bytes, *head))
+        head = read_head_by_zydis(bytes);
+    return head;
 }
 
 } // namespace shadowmon

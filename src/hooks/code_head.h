@@ -25,9 +25,9 @@ struct CodeHead {
     bool has_imm = false;     ///< an immediate of 32 bits, extended by its sign, or of 64
     bool has_disp = false;    ///< a displacement of 32 bits
     bool disp_is_rip = false; ///< counted from the instruction's end
-    int64_t relative = 0;
+    int32_t relative = 0;
+    int32_t disp = 0;
     uint64_t imm = 0;
-    int64_t disp = 0;
 
     bool operator==(const CodeHead&) const = default;
 };

@@ -82,39 +82,49 @@ std::optional<Gva> CodeMap::start_around(Gva gva) const {
 
 void CodeMap::sweep(Function& function, std::span<const Gva> thunks, Evidence& evidence) {
     function.unclear_from = function.end;
-    auto unclear = [&](Gva at) { function.unclear_from = std::min(function.unclear_from, at); };
+    auto unclear = [&](size_t at) {
+        function.unclear_from = std::min(function.unclear_from, start_ + at);
+    };
+    // By numbers from the start of the code: each step of this loop is made some million times.
+    const std::span<const std::byte> code(bytes_.data(), function.end - start_);
+    const size_t start = function.start - start_;
     bool falls_into = false;
-    for (Gva at = function.start; at < function.end;) {
-        auto rest = bytes(at, function.end);
+    for (size_t at = start; at < code.size();) {
+        auto rest = code.subspan(at);
         if (rest[0] == int3) { // Common and quickly known: a third of the text is filled with it.
             auto filled =
                 std::find_if(rest.begin(), rest.end(), [](std::byte b) { return b != int3; }) -
                 rest.begin();
-            auto first = starts_.begin() + static_cast<std::ptrdiff_t>(at - start_);
+            auto first = starts_.begin() + static_cast<std::ptrdiff_t>(at);
             std::fill(first, first + filled, true);
             if (falls_into)
                 unclear(at);
-            else if (at == function.start || bytes_[at - start_ - 1] != int3)
-                evidence.int3_runs.push_back(at);
+            else if (at == start || bytes_[at - 1] != int3)
+                evidence.int3_runs.push_back(start_ + at);
             falls_into = false;
-            at = at + static_cast<uint64_t>(filled);
+            at += static_cast<size_t>(filled);
             continue;
         }
         auto head = read_head(rest);
         if (!head) {
             // What follows still tells of jumps, though perhaps of too many.
             unclear(at);
-            at = at + 1;
+            at++;
             continue;
         }
-        set(starts_, at);
-        Gva end = at + head->length;
-        // What a hook left of the instruction that it replaced is none.
-        if (head->kind == CodeHead::Kind::gate_int)
-            unclear(end);
-        note_operands(*head, end, function, thunks, evidence);
-        falls_into = !ends_flow(*head);
-        at = end + trailer(*head, bytes(end, function.end));
+        starts_[at] = true;
+        at += head->length;
+        falls_into = true;
+        if (head->kind != CodeHead::Kind::plain) {
+            // What a hook left of the instruction that it replaced is none.
+            if (head->kind == CodeHead::Kind::gate_int)
+                unclear(at);
+            falls_into = !ends_flow(*head);
+        } else if (!head->is_relative && !head->has_imm && !head->has_disp) {
+            continue;
+        }
+        note_operands(*head, start_ + at, function, thunks, evidence);
+        at += trailer(*head, code.subspan(at));
     }
 }
 
