@@ -515,6 +515,7 @@ TEST_F(Gate, NoJumpEndsInTheShadowView) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
+        alarm(300); // seconds: a start that never ends is a failure, and no hanging test
         struct sigaction action {};
         action.sa_sigaction = on_alarm;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
