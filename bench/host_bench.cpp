@@ -4,6 +4,7 @@
 /// compare; they say nothing of a gate, a VMFUNC or an exit (event_cost counts those in the lab).
 #include "payload/handler.h"
 #include "src/events/ring_reader.h"
+#include "tests/support/task_offsets.h"
 
 #include <benchmark/benchmark.h>
 
@@ -30,17 +31,10 @@ class HostMachine {
         config_.task_size = 0x1000;
         config_.nr_windows = 1;
         config_.windows[0] = {address(memory_.get()), sizeof(Memory)};
-        config_.offsets = {.current_task = 0,
-                           .task_pid = 0x9a0,
-                           .task_tgid = 0x9a4,
-                           .task_real_parent = 0x9b0,
-                           .task_cred = 0xb78,
-                           .task_comm = 0xb88,
-                           .task_state = 0x18,
-                           .cred_uid = 8};
+        config_.offsets = shadowmon::task_offsets(0);
         memory_->current = address(memory_->task);
-        put(memory_->task + 0x9b0, address(memory_->task));
-        put(memory_->task + 0xb78, address(memory_->cred));
+        put(memory_->task + config_.offsets.task_real_parent, address(memory_->task));
+        put(memory_->task + config_.offsets.task_cred, address(memory_->cred));
         auto* frame = reinterpret_cast<uint64_t*>(memory_->stack + 0x3000);
         frame[SM_ASM_FRAME_RIP / 8] = event_rip;
         slot_->guest_rsp = address(frame);

@@ -3,6 +3,7 @@
 
 #include "payload/asm_offsets.h"
 #include "payload/symbols.h"
+#include "tests/support/task_offsets.h"
 
 #include <cstring>
 #include <elf.h>
@@ -11,14 +12,7 @@
 namespace shadowmon::kvmtest {
 
 namespace {
-constexpr sm_offsets guest_offsets = {.current_task = MonitoredGuest::current_offset,
-                                      .task_pid = 0x9a0,
-                                      .task_tgid = 0x9a4,
-                                      .task_real_parent = 0x9b0,
-                                      .task_cred = 0xb78,
-                                      .task_comm = 0xb88,
-                                      .task_state = 0x18,
-                                      .cred_uid = 8};
+constexpr sm_offsets guest_offsets = task_offsets(MonitoredGuest::current_offset);
 
 constexpr uint8_t int20_bytes[] = {0xcd, gate_vector};
 constexpr Gpa pud_entry_gpa{TG_PDPT_HIGH_GPA + pud_index * 8};

@@ -8,6 +8,7 @@
 #define SHADOWMONITOR_TESTS_UNIT_PAYLOAD_FAKE_MACHINE_H
 
 #include "payload/handler.h"
+#include "tests/support/task_offsets.h"
 
 #include <gtest/gtest.h>
 
@@ -45,14 +46,7 @@ class FakeMachine {
         config_.windows[0] = {direct_map, ram_size};
         config_.windows[1] = {direct_map + high_ram, ram_size};
         config_.windows[2] = {kernel_image, kernel_image_size};
-        config_.offsets = {.current_task = 0x20c0,
-                           .task_pid = 0x9a0,
-                           .task_tgid = 0x9a4,
-                           .task_real_parent = 0x9b0,
-                           .task_cred = 0xb78,
-                           .task_comm = 0xb88,
-                           .task_state = 0x18,
-                           .cred_uid = 8};
+        config_.offsets = task_offsets(0x20c0);
         hooks_.resize(16);
         config_.hook_capacity = capacity;
         limits_.resize(capacity);
