@@ -65,8 +65,9 @@ uint64_t monotonic_ms() {
 void wait_step(const char* what, uint64_t start, uint64_t limit) {
     if (monotonic_ms() - start > limit)
         SM_FAIL("waited in vain until %s", what);
-    // Asleep between two looks: what is waited for is done by others, who need the CPUs.
-    usleep(100);
+    // Asleep between two looks: what is waited for is done by others, who need the CPUs. After 100
+    // us again, the kernel with lockdep had no time left for the vCPUs, which give way to all.
+    usleep(1000);
 }
 
 } // namespace shadowmon::kvmtest
