@@ -69,8 +69,8 @@ build_programs() {
 channel_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_mmio
 	drivers/char/virtio_console"
 
-# For tests to load and unload: it needs no device and no other module.
-test_module="drivers/block/brd"
+# For tests to load and unload: they need no device and no other module.
+test_modules="drivers/block/brd drivers/block/loop arch/x86/kernel/msr"
 
 # module_of KERNEL MODULE FILE: unpacked; nothing if the kernel has no such module.
 module_of() {
@@ -98,7 +98,9 @@ build_initrd() {
 		module_of "$kernel" "$module" "$tree/modules/$n-${module##*/}.ko"
 		n=$((n + 1))
 	done
-	module_of "$kernel" "$test_module" "$tree/test-modules/${test_module##*/}.ko"
+	for module in $test_modules; do
+		module_of "$kernel" "$module" "$tree/test-modules/${module##*/}.ko"
+	done
 	# Not compressed: reading it is cheaper for an emulated machine than unpacking it.
 	(cd "$tree" && find . | LC_ALL=C sort |
 		cpio --quiet -o -H newc --reproducible -R 0:0) >"$initrd"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include "src/hooks/code_head.h"
 #include "src/hooks/instruction.h"
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -20,12 +20,15 @@ struct Function {
 };
 
 /// A stretch of code: where instructions begin, and where something leads to other than by
-/// falling through. Owns a copy of the bytes; decoded once, linearly from each function's start,
-/// when it is made.
+/// falling through. Owns a copy of the bytes, less than 2 GiB.
 ///
 /// The bytes are the guest's. Whatever they are, the work is linear in their number. A function
 /// with bytes that are no code, with a breakpoint in its way, or with a foreign hook, is unclear
 /// from there on.
+///
+/// A function is decoded, linearly from its start, when it is first asked for, or when it may lead
+/// to an address that is: what is known of all code at first is only where the bytes of possible
+/// operands are. Answers do not depend on what was asked before. Not for several threads at once.
 ///
 /// What merely looks like an address counts as a target, but as no proof of a breakpoint: KASLR
 /// puts the text where some constant of the code points to padding.
@@ -34,22 +37,31 @@ class CodeMap {
     /// Functions begin at `entries`, ascending; `thunks` are the functions whose jump leads to
     /// where a register says.
     CodeMap(Gva start, std::vector<std::byte> bytes, std::span<const Gva> entries,
-            std::span<const Gva> thunks);
+            std::vector<Gva> thunks);
+    CodeMap(CodeMap&&) noexcept;
+    CodeMap& operator=(CodeMap&&) noexcept;
+    ~CodeMap();
 
     Gva start() const { return start_; }
     Gva end() const { return start_ + bytes_.size(); }
     bool contains(Gva gva) const { return gva >= start_ && gva < end(); }
     std::span<const std::byte> bytes(Gva from, Gva to) const;
 
+    /// Functions have numbers, in the order of their addresses.
+    size_t function_count() const;
+    Gva function_start(size_t number) const;
+    /// Nothing in front of the first function.
+    std::optional<size_t> function_number(Gva gva) const;
+
+    const Function& function(size_t number) const;
     /// The function around an address, or null in front of the first one.
     const Function* function(Gva gva) const;
-    std::span<const Function> functions() const { return functions_; }
 
-    bool is_start(Gva gva) const { return test(starts_, gva); }
-    bool is_target(Gva gva) const { return test(targets_, gva); }
+    bool is_start(Gva gva) const;
+    bool is_target(Gva gva) const;
 
     /// Something else leads there: a table, a pointer. Outside the code, nothing is noted.
-    void add_target(Gva gva) { set(targets_, gva); }
+    void add_target(Gva gva);
 
     /// The instruction that begins there, within its function.
     std::optional<Instruction> instruction(Gva gva) const;
@@ -58,23 +70,11 @@ class CodeMap {
     std::optional<Gva> start_around(Gva gva) const;
 
   private:
-    using Bits = std::vector<bool>;
-    bool test(const Bits& bits, Gva gva) const { return contains(gva) && bits[gva - start_]; }
-    void set(Bits& bits, Gva gva) {
-        if (contains(gva))
-            bits[gva - start_] = true;
-    }
-    struct Evidence;
-    void sweep(Function& function, std::span<const Gva> thunks, Evidence& evidence);
-    void note_operands(const CodeHead& head, Gva end, Function& function,
-                       std::span<const Gva> thunks, Evidence& evidence);
-    void find_breakpoints_jumped_to(const Evidence& evidence);
+    class Sweep;
 
     Gva start_;
     std::vector<std::byte> bytes_;
-    std::vector<Function> functions_; ///< ascending
-    Bits starts_;
-    Bits targets_;
+    std::unique_ptr<Sweep> sweep_; ///< what was found so far
 };
 
 } // namespace shadowmon

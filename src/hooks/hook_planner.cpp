@@ -40,7 +40,7 @@ bool HookPlanner::is_padding(Gva at, const Function& function) const {
 }
 
 Refusal HookPlanner::function_limit(const Function& function) const {
-    return code_.functions[static_cast<size_t>(&function - code_.map.functions().data())];
+    return code_.functions[*code_.map.function_number(function.start)];
 }
 
 Refusal HookPlanner::judge_place(Gva at) const {

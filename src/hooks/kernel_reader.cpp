@@ -91,16 +91,16 @@ Result<KernelCode> read_kernel_code(const KernelInfo& kernel, const PhysicalMemo
             thunks.push_back(at);
     }
 
-    KernelCode code{CodeMap(*start, std::move(*text), entries, thunks), {}, {}, {}, *limits};
-    for (const Function& function : code.map.functions())
-        code.functions.push_back(limits->at(function.start));
+    KernelCode code{
+        CodeMap(*start, std::move(*text), entries, std::move(thunks)), {}, {}, {}, *limits};
+    for (size_t n = 0; n < code.map.function_count(); n++)
+        code.functions.push_back(limits->at(code.map.function_start(n)));
     for (size_t i = 0; i < kernel.symbols.size(); i++) {
         Symbol symbol = kernel.symbols[i];
         Refusal refusal = symbol.absolute ? Refusal::none : OffLimits::named(symbol.name);
         if (refusal == Refusal::none || !code.map.contains(Gva(symbol.value)))
             continue;
-        const Function* function = code.map.function(Gva(symbol.value));
-        Refusal& known = code.functions[function - code.map.functions().data()];
+        Refusal& known = code.functions[*code.map.function_number(Gva(symbol.value))];
         if (known == Refusal::none)
             known = refusal;
     }

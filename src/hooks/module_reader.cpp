@@ -127,10 +127,9 @@ Result<KernelCode> read_module_code(const KernelInfo& kernel, const PhysicalMemo
                     std::move(tables->may_fault),
                     std::move(tables->patched),
                     {}};
-    code.functions.resize(code.map.functions().size(), Refusal::none);
+    code.functions.resize(code.map.function_count(), Refusal::none);
     for (const auto& [at, why] : entries.limits) {
-        Refusal& known = code.functions[static_cast<size_t>(code.map.function(at) -
-                                                            code.map.functions().data())];
+        Refusal& known = code.functions[*code.map.function_number(at)];
         if (known == Refusal::none)
             known = why;
     }

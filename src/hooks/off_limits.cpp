@@ -8,89 +8,85 @@ namespace shadowmon {
 
 namespace {
 
-using std::string_view_literals::operator""sv;
-
-/// On the way up of a CPU before it has the kernel's IDT, on the way down when it has it no
-/// more, and code that is copied to where other page tables are in force.
-constexpr std::array other_mappings{
-    "startup_64"sv,
-    "secondary_startup_64"sv,
-    "secondary_startup_64_no_verify"sv,
-    "common_startup_64"sv,
-    "verify_cpu"sv,
-    "sev_verify_cbit"sv,
-    "start_cpu0"sv,
-    "soft_restart_cpu"sv,
-    "vc_boot_ghcb"sv,
-    "early_setup_idt"sv,
-    "pvh_start_xen"sv,
-    "start_secondary"sv,
-    "cr4_init"sv,
-    "native_write_cr4"sv,
-    "cpu_init_exception_handling"sv,
-    "cpu_init_secondary"sv,
-    "setup_getcpu"sv,
-    "load_current_idt"sv,
-    "wakeup_long64"sv,
-    "do_suspend_lowlevel"sv,
-    "restore_processor_state"sv,
-    "__restore_processor_state"sv,
-    "machine_kexec"sv,
-    "idt_invalidate"sv,
-    "native_gdt_invalidate"sv,
-    "relocate_kernel"sv,
-    "identity_mapped"sv,
-    "virtual_mapped"sv,
-    "swap_pages"sv,
-    "core_restore_code"sv,
-    "restore_image"sv,
-    "restore_registers"sv,
-    "swsusp_arch_suspend"sv,
-    "__efi_call"sv,
-    "__efi64_thunk"sv,
+struct NamedLimit {
+    std::string_view name;
+    Refusal why;
 };
 
-/// Templates and trampolines that ftrace copies and patches.
-constexpr std::array ftrace_code{
-    "__fentry__"sv,
-    "ftrace_call"sv,
-    "ftrace_caller"sv,
-    "ftrace_caller_end"sv,
-    "ftrace_caller_op_ptr"sv,
-    "ftrace_epilogue"sv,
-    "ftrace_graph_call"sv,
-    "ftrace_regs_call"sv,
-    "ftrace_regs_caller"sv,
-    "ftrace_regs_caller_end"sv,
-    "ftrace_regs_caller_jmp"sv,
-    "ftrace_regs_caller_op_ptr"sv,
-    "ftrace_stub"sv,
-    "ftrace_stub_direct_tramp"sv,
-    "ftrace_stub_graph"sv,
-};
+/// other_mappings: on the way up of a CPU before it has the kernel's IDT, on the way down when it
+/// has it no more, and code that is copied to where other page tables are in force. ftrace:
+/// templates and trampolines that it copies and patches. In the order of the names, because each
+/// symbol of the kernel is looked for here.
+constexpr std::array named_limits = std::to_array<NamedLimit>({
+    {"__efi64_thunk", Refusal::other_mappings},
+    {"__efi_call", Refusal::other_mappings},
+    {"__fentry__", Refusal::ftrace},
+    {"__restore_processor_state", Refusal::other_mappings},
+    {"__x86_return_thunk", Refusal::speculation},
+    {"call_depth_return_thunk", Refusal::speculation},
+    {"clear_bhb_loop", Refusal::speculation},
+    {"common_startup_64", Refusal::other_mappings},
+    {"core_restore_code", Refusal::other_mappings},
+    {"cpu_init_exception_handling", Refusal::other_mappings},
+    {"cpu_init_secondary", Refusal::other_mappings},
+    {"cr4_init", Refusal::other_mappings},
+    {"do_suspend_lowlevel", Refusal::other_mappings},
+    {"early_setup_idt", Refusal::other_mappings},
+    {"entry_ibpb", Refusal::speculation},
+    {"entry_untrain_ret", Refusal::speculation},
+    {"ftrace_call", Refusal::ftrace},
+    {"ftrace_caller", Refusal::ftrace},
+    {"ftrace_caller_end", Refusal::ftrace},
+    {"ftrace_caller_op_ptr", Refusal::ftrace},
+    {"ftrace_epilogue", Refusal::ftrace},
+    {"ftrace_graph_call", Refusal::ftrace},
+    {"ftrace_regs_call", Refusal::ftrace},
+    {"ftrace_regs_caller", Refusal::ftrace},
+    {"ftrace_regs_caller_end", Refusal::ftrace},
+    {"ftrace_regs_caller_jmp", Refusal::ftrace},
+    {"ftrace_regs_caller_op_ptr", Refusal::ftrace},
+    {"ftrace_stub", Refusal::ftrace},
+    {"ftrace_stub_direct_tramp", Refusal::ftrace},
+    {"ftrace_stub_graph", Refusal::ftrace},
+    {"identity_mapped", Refusal::other_mappings},
+    {"idt_invalidate", Refusal::other_mappings},
+    {"its_return_thunk", Refusal::speculation},
+    {"load_current_idt", Refusal::other_mappings},
+    {"machine_kexec", Refusal::other_mappings},
+    {"native_gdt_invalidate", Refusal::other_mappings},
+    {"native_write_cr4", Refusal::other_mappings},
+    {"pvh_start_xen", Refusal::other_mappings},
+    {"relocate_kernel", Refusal::other_mappings},
+    {"restore_image", Refusal::other_mappings},
+    {"restore_processor_state", Refusal::other_mappings},
+    {"restore_registers", Refusal::other_mappings},
+    {"retbleed_return_thunk", Refusal::speculation},
+    {"retbleed_untrain_ret", Refusal::speculation},
+    {"secondary_startup_64", Refusal::other_mappings},
+    {"secondary_startup_64_no_verify", Refusal::other_mappings},
+    {"setup_getcpu", Refusal::other_mappings},
+    {"sev_verify_cbit", Refusal::other_mappings},
+    {"soft_restart_cpu", Refusal::other_mappings},
+    {"srso_alias_return_thunk", Refusal::speculation},
+    {"srso_alias_safe_ret", Refusal::speculation},
+    {"srso_alias_untrain_ret", Refusal::speculation},
+    {"srso_return_thunk", Refusal::speculation},
+    {"srso_safe_ret", Refusal::speculation},
+    {"srso_untrain_ret", Refusal::speculation},
+    {"start_cpu0", Refusal::other_mappings},
+    {"start_secondary", Refusal::other_mappings},
+    {"startup_64", Refusal::other_mappings},
+    {"swap_pages", Refusal::other_mappings},
+    {"swsusp_arch_suspend", Refusal::other_mappings},
+    {"vc_boot_ghcb", Refusal::other_mappings},
+    {"verify_cpu", Refusal::other_mappings},
+    {"virtual_mapped", Refusal::other_mappings},
+    {"wakeup_long64", Refusal::other_mappings},
+    {"write_ibpb", Refusal::speculation},
+});
 
-constexpr std::array speculation_code{
-    "__x86_return_thunk"sv,
-    "call_depth_return_thunk"sv,
-    "clear_bhb_loop"sv,
-    "entry_ibpb"sv,
-    "entry_untrain_ret"sv,
-    "its_return_thunk"sv,
-    "retbleed_return_thunk"sv,
-    "retbleed_untrain_ret"sv,
-    "srso_alias_return_thunk"sv,
-    "srso_alias_safe_ret"sv,
-    "srso_alias_untrain_ret"sv,
-    "srso_return_thunk"sv,
-    "srso_safe_ret"sv,
-    "srso_untrain_ret"sv,
-    "write_ibpb"sv,
-};
-
-template <size_t N>
-bool among(const std::array<std::string_view, N>& names, std::string_view name) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-}
+constexpr bool by_name(const NamedLimit& a, const NamedLimit& b) { return a.name < b.name; }
+static_assert(std::is_sorted(named_limits.begin(), named_limits.end(), by_name));
 
 } // namespace
 
@@ -134,13 +130,11 @@ Refusal OffLimits::named(std::string_view function) {
         return Refusal::padding;
     if (function.starts_with("__SCT__"))
         return Refusal::static_call;
-    if (is_indirect_thunk(function) || among(speculation_code, function))
+    if (is_indirect_thunk(function))
         return Refusal::speculation;
-    if (among(ftrace_code, function))
-        return Refusal::ftrace;
-    if (among(other_mappings, function))
-        return Refusal::other_mappings;
-    return Refusal::none;
+    auto known = std::lower_bound(named_limits.begin(), named_limits.end(),
+                                  NamedLimit{function, Refusal::none}, by_name);
+    return known != named_limits.end() && known->name == function ? known->why : Refusal::none;
 }
 
 } // namespace shadowmon

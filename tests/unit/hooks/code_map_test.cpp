@@ -107,6 +107,53 @@ TEST(CodeMap, OnlyCodeTellsOfBreakpoints) {
     EXPECT_TRUE(map.is_target(start + 1));
 }
 
+/// Whatever leads there, from however far, and whatever was asked before.
+TEST(CodeMap, TargetsFromAfar) {
+    constexpr size_t size = 0x30000;
+    constexpr uint32_t target = 0x20003, from = 0x100;
+    auto leads = [&](std::vector<int> code, uint32_t operand, unsigned behind, uint32_t value) {
+        std::vector<std::byte> bytes(size, std::byte{0x90});
+        for (size_t i = 0; i < code.size(); i++)
+            bytes[from + i] = static_cast<std::byte>(code[i]);
+        std::memcpy(&bytes[from + operand], &value, behind);
+        std::vector<Gva> entries;
+        for (uint32_t at = 0; at < size; at += 0x100)
+            entries.push_back(start + at);
+        CodeMap map(start, bytes, entries, {});
+        CodeMap asked_before(start, bytes, entries, {});
+        EXPECT_FALSE(asked_before.is_target(start + (target + 1)));
+        EXPECT_EQ(asked_before.is_target(start + target), map.is_target(start + target));
+        return map.is_target(start + target);
+    };
+    auto near = [&](unsigned end) { return target - (from + end); };
+    const auto address = static_cast<uint32_t>(start.value + target);
+    EXPECT_TRUE(leads({0xe8, 0, 0, 0, 0}, 1, 4, near(5)));                   // call
+    EXPECT_TRUE(leads({0xe9, 0, 0, 0, 0}, 1, 4, near(5)));                   // jmp
+    EXPECT_TRUE(leads({0x0f, 0x8f, 0, 0, 0, 0}, 2, 4, near(6)));             // jg
+    EXPECT_TRUE(leads({0xc7, 0xf8, 0, 0, 0, 0}, 2, 4, near(6)));             // xbegin
+    EXPECT_TRUE(leads({0x48, 0x8d, 0x3d, 0, 0, 0, 0}, 3, 4, near(7)));       // lea rdi, [rip+...]
+    EXPECT_TRUE(leads({0x80, 0x3d, 0, 0, 0, 0, 1}, 2, 4, near(7)));          // cmp byte, imm8
+    EXPECT_TRUE(leads({0x66, 0x81, 0x3d, 0, 0, 0, 0, 1, 1}, 3, 4, near(9))); // cmp word, imm16
+    EXPECT_TRUE(leads({0x81, 0x3d, 0, 0, 0, 0, 1, 1, 1, 1}, 2, 4, near(10)));
+    EXPECT_TRUE(leads({0x48, 0xc7, 0xc0, 0, 0, 0, 0}, 3, 4, address));
+    EXPECT_TRUE(leads({0x48, 0xb8, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, 2, 4, address));
+    EXPECT_TRUE(leads({0x48, 0x8b, 0x04, 0xc5, 0, 0, 0, 0}, 4, 4, address));  // [rax*8+...]
+    EXPECT_FALSE(leads({0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0}, 2, 4, address)); // of user space
+    // Bytes that could lead there, and are none of an operand that does.
+    EXPECT_FALSE(leads({0x48, 0xb8, 0, 0xe8, 0, 0, 0, 0, 0, 0}, 4, 4, near(8)));
+    // xbegin of 16 bits
+    auto narrow = [](uint16_t distance) {
+        std::vector<std::byte> bytes(0x8000, std::byte{0x90});
+        const uint8_t code[] = {0x66, 0xc7, 0xf8};
+        std::memcpy(&bytes[0x10], code, sizeof(code));
+        std::memcpy(&bytes[0x13], &distance, sizeof(distance));
+        std::vector<Gva> entries{start, start + 0x100};
+        return CodeMap(start, bytes, entries, {}).is_target(start + 0x7000);
+    };
+    EXPECT_TRUE(narrow(0x7000 - 0x15));
+    EXPECT_FALSE(narrow(0x7000 - 0x14));
+}
+
 TEST(CodeMap, XensPrefixIsNoCode) {
     // ud2; "xen"; cpuid; ret: the bytes would be a js to the INT3 far behind
     std::vector<std::byte> code(0x80, std::byte{0xcc});

@@ -74,9 +74,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (uint8_t target : head.targets)
         if (target != 0)
             map.add_target(start + target);
-    std::vector<Refusal> functions(map.functions().size(), Refusal::none);
-    KernelCode code{
-        map, functions, {start + head.faults}, {{start + head.patched, Refusal::static_key}}, {}};
+    std::vector<Refusal> functions(map.function_count(), Refusal::none);
+    KernelCode code{std::move(map),
+                    functions,
+                    {start + head.faults},
+                    {{start + head.patched, Refusal::static_key}},
+                    {}};
     HookPlanner planner(std::move(code), {(head.policy & 1) != 0, (head.policy & 2) != 0}, nullptr);
     for (Gva at = start - 1; at <= start + bytes.size() + 1; at = at + 1)
         check(planner, at);

@@ -31,8 +31,8 @@ struct Made {
         CodeMap map(at_page, bytes, entries, {});
         for (Gva target : targets)
             map.add_target(target);
-        std::vector<Refusal> functions(map.functions().size(), function);
-        return HookPlanner({map, functions, may_fault, patched, {}}, policy, nullptr);
+        std::vector<Refusal> functions(map.function_count(), function);
+        return HookPlanner({std::move(map), functions, may_fault, patched, {}}, policy, nullptr);
     }
     Judgement judge(unsigned offset = 0) const { return planner().judge(at_page + offset); }
     Refusal refusal(unsigned offset = 0) const { return judge(offset).refusal; }

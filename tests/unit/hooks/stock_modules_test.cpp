@@ -86,7 +86,8 @@ TEST_F(StockModules, EveryInstructionIsPlanned) {
         EXPECT_EQ(result.refused[static_cast<size_t>(Refusal::out_of_reach)], 0u);
         // Zeros between sections are no function, and the last of them may be half an instruction.
         const CodeMap& map = planner.code().map;
-        for (const Function& function : map.functions()) {
+        for (size_t n = 0; n < map.function_count(); n++) {
+            const Function& function = map.function(n);
             bool zeros = planner.judge(function.start).refusal == Refusal::padding;
             EXPECT_TRUE(zeros || function.unclear_from == function.end)
                 << planner.where(function.start);
