@@ -122,7 +122,11 @@ watch() {
 make_image
 write_configuration
 export SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy
-background bochs-bin -q -f bochsrc -rc start.rc >live.txt 2>bochs.err
+gcc -O2 -Wall -Wextra -shared -fPIC -o quick_bochs.so "$lab/quick_bochs.c"
+# Emulated memory in large pages of the host's.
+background env LD_PRELOAD="$PWD/quick_bochs.so" QUICK_BOCHS_CPUS="${QUICK_BOCHS_CPUS-$cpus}" \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+    bochs-bin -q -f bochsrc -rc start.rc >live.txt 2>bochs.err
 machine=$!
 background watch "$machine"
 tail -c +1 -s 0.1 --pid="$machine" -f live.txt | sed -un "/^$begin\$/,/^$end\$/{/^$begin\$/d;/^$end\$/d;p}"

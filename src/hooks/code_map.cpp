@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace shadowmon {
 
@@ -115,6 +116,7 @@ class CodeMap::Sweep {
     std::vector<Function> functions_; ///< ascending
     std::vector<Known> known_;        ///< of each function
     size_t swept_ = 0;                ///< functions of which something is known
+    bool narrow_swept_ = false;       ///< those with what may be a branch of 16 bits
     Bits starts_;
     Bits targets_;
     Bits led_to_; ///< targets by a symbol, or by a jump or call of code that is clear
@@ -199,11 +201,11 @@ void CodeMap::Sweep::sweep_sources(size_t from, size_t to) {
     for (size_t n = number(from < short_reach ? 0 : from - short_reach).value_or(0);
          n < functions_.size() && functions_[n].start < start_ + near_end; n++)
         sweep(n);
-    for (size_t target = from; target < to; target++)
-        for (const auto& source : sources_.of(static_cast<uint32_t>(target)))
-            sweep_around(source.at);
-    for (uint32_t at : sources_.narrow())
-        sweep_around(at);
+    for (const auto& source : sources_.of(static_cast<uint32_t>(from), static_cast<uint32_t>(to)))
+        sweep_around(source.at);
+    if (!std::exchange(narrow_swept_, true))
+        for (uint32_t at : sources_.narrow())
+            sweep_around(at);
 }
 
 void CodeMap::Sweep::find_breakpoint_jumped_to(Function& function) {

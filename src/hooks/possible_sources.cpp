@@ -136,19 +136,19 @@ void PossibleSources::sort_into_blocks(size_t code_size) {
     sources_ = std::move(ordered);
 }
 
-std::span<const PossibleSources::Source> PossibleSources::of(uint32_t target) {
-    const size_t block = target >> block_shift;
-    if (block + 1 >= blocks_.size())
-        return {};
-    const auto first = sources_.begin() + blocks_[block];
-    const auto end = sources_.begin() + blocks_[block + 1];
+std::span<const PossibleSources::Source> PossibleSources::of(uint32_t from, uint32_t to) {
     auto by_target = [](const Source& a, const Source& b) { return a.target < b.target; };
-    if (!sorted_[block]) {
-        std::sort(first, end, by_target);
+    const size_t first = from >> block_shift, end = ((to - 1) >> block_shift) + 1;
+    for (size_t block = first; block < end; block++) {
+        if (!sorted_[block])
+            std::sort(sources_.begin() + blocks_[block], sources_.begin() + blocks_[block + 1],
+                      by_target);
         sorted_[block] = true;
     }
-    auto [from, to] = std::equal_range(first, end, Source{target, 0}, by_target);
-    return {from, to};
+    auto begin = std::lower_bound(sources_.begin() + blocks_[first],
+                                  sources_.begin() + blocks_[end], Source{from, 0}, by_target);
+    return {begin,
+            std::lower_bound(begin, sources_.begin() + blocks_[end], Source{to, 0}, by_target)};
 }
 
 } // namespace shadowmon

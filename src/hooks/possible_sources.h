@@ -25,8 +25,8 @@ class PossibleSources {
         uint32_t at;     ///< offset of the four bytes, or of the two, which lead there
     };
 
-    /// Those of one target. Valid until the next call.
-    std::span<const Source> of(uint32_t target);
+    /// Those of the targets in a range of the code, which is not empty. Valid until the next call.
+    std::span<const Source> of(uint32_t from, uint32_t to);
 
     /// Two bytes behind what may be a branch of 16 bits, wherever that leads: seldom there are any.
     std::span<const uint32_t> narrow() const { return narrow_; }
