@@ -62,7 +62,7 @@ said_nothing_of() { ! said "$1"; }
 attached_or_ended() { [ -e /run/ready ] || ! kill -0 "$monitor" 2>/dev/null; }
 
 # The load in the guest has two threads on level 1's one CPU; the command is not to wait for them.
-hooks() { nice -n -15 timeout 1000 shadowmon hooks "$@" --vm "$vmm" 2>&1; }
+hooks() { ./nice -n -15 timeout 1000 shadowmon hooks "$@" --vm "$vmm" 2>&1; }
 
 # Waits for the monitor to end by itself; its exit code is in $code.
 monitor_ends() {

@@ -38,7 +38,7 @@ run_job() {
 	fi
 	# shellcheck disable=SC2086
 	"$root/lab/run" ${LAB_RUN_ARGS:-} --guest "$version" --out "$results" \
-		"$here/$job" "$here/job.sh" "$(command -v cmp)" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
+		"$here/$job" "$here/job.sh" "$(command -v cmp)" "$(command -v nice)" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
 	status=${PIPESTATUS[0]}
 	grep -q '^not ok ' "$results.log" && failed=1
 	if ! grep -q '^end of job' "$results.log"; then
