@@ -26,8 +26,8 @@ struct Registers {
 
 /// How code ended.
 struct Ending {
-    int signal = 0;       ///< SIGTRAP: it reached an INT3; else a fault, or SIGALRM: it never ended
-    int code = 0;         ///< of the signal
+    int signal = 0; ///< SIGTRAP: it reached an INT3; else a fault, or SIGVTALRM: it never ended
+    int code = 0;   ///< of the signal
     uint64_t address = 0; ///< of a page fault
     Registers registers;  ///< rip: where it went on, or of the fault
     std::vector<std::byte> data;
