@@ -529,13 +529,10 @@ TEST_F(Gate, WithoutASlotTheCallIsTriedAgain) {
 }
 
 /*
- * The guest jumps to every byte of the gates, with the registers that matter chosen to hurt. Runs
- * in a child: what a byte sequence does when entered in its middle is not ours to choose.
- */
-/*
- * In a child: a jump that leaves the gate in the main view may run any code there is, and so
- * destroy what the test stands on, or never end. That is the guest's own affair, and the next child
- * goes on behind that place; in the shadow view nothing is.
+ * The guest jumps to every byte of the gates, with the registers that matter chosen to hurt. In a
+ * child: a jump that leaves the gate in the main view may run any code there is, and so destroy
+ * what the test stands on, or never end. That is the guest's own affair, and the next child goes
+ * on behind that place; in the shadow view nothing is.
  */
 class GateJump : public Gate {
   protected:
