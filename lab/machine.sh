@@ -23,7 +23,7 @@
 
 . "$(dirname "$0")/lib.sh"
 
-kernel='' initrd='' run='' cpus=1 memory=1024 ips=20000000 limit=900 append='' tty=''
+kernel='' initrd='' run='' cpus=1 memory=1024 ips=60000000 limit=900 append='' tty=''
 begin=lab-begin end=lab-end
 while [ $# -gt 0 ]; do
     case $1 in

@@ -3,6 +3,8 @@
 
 #include <cerrno>
 #include <csignal>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 namespace shadowmon::kvmtest {
@@ -13,8 +15,8 @@ constexpr uint64_t timer_vector = 0x50;
 constexpr uint64_t deadline_mode = 2 << 17;
 constexpr uint32_t msr_lvt_timer = 0x832;
 constexpr unsigned try_limit = 2000;
-/// Instructions that the time of the stop is varied by, and a bit less than what one takes.
-constexpr unsigned spin_spread = 24, ns_per_instruction = 50;
+/// Instructions that the time of the stop is varied by.
+constexpr unsigned spin_spread = 24;
 } // namespace
 
 void require_one_cpu() {
@@ -43,6 +45,10 @@ Scene::Scene(unsigned vcpus, uint32_t slots, uint32_t ring_size)
             {.vm = {.vcpus = vcpus, .irqchip = true}, .slots = slots, .ring_size = ring_size}) {
     vcpu().call(guest_function(guest_x2apic_on)).must_return();
     vcpu().set_msr(msr_lvt_timer, timer_vector | deadline_mode);
+    const int tsc_khz = ioctl(vcpu().fd(), KVM_GET_TSC_KHZ);
+    SM_CHECK(tsc_khz > 0);
+    ns_per_instruction_ = 1e6 / tsc_khz;
+    alarm_ns_ = static_cast<long>(4000 * ns_per_instruction_);
     guest.vm().set_gate(debug_vector, guest.function(hooked_debug_entry));
     guest.attach();
     const Way& way = all_ways[0];
@@ -72,7 +78,7 @@ Stop Scene::stop(const Way& way, uint32_t next_sample) {
     const uint64_t begin = guest.function(way.function).value;
     const uint64_t site = guest.function(way.site.site).value;
     const uint64_t end = guest.function(way.site.end).value;
-    constexpr long step_size = 150 * ns_per_instruction;
+    const auto step_size = static_cast<long>(150 * ns_per_instruction_);
     for (unsigned i = 0; i < try_limit; i++) {
         prepare(way.function, 0, guest_flags, next_sample);
         const unsigned more = random_() % spin_spread;
@@ -204,9 +210,11 @@ Trace Scene::find_trace(const Way& way, uint32_t next_sample) {
     // A place more would be met now, if the TSC had counted too few.
     for (size_t i = 0; i < number; i++) {
         const Stop at = stop(way, next_sample);
+        say_on_failure(fmt::format("{}, stopped at {}", way.name, name_of(at)));
         SM_CHECK(trace.views.contains(at.rip));
         end_pass(way);
         must_have_recorded(way, 1);
+        say_on_failure({});
     }
     SM_CHECK(trace.views.contains(guest.function(way.site.site).value));
     SM_CHECK(trace.views.contains(guest.function(way.site.end).value));

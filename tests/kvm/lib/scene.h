@@ -160,7 +160,8 @@ class Scene {
     void prepare(const uint8_t* function, uint64_t delta, uint64_t flags, uint32_t next_sample);
 
     Alarm alarm_;
-    long alarm_ns_ = 200'000;
+    double ns_per_instruction_; ///< where the TSC counts instructions
+    long alarm_ns_;
     std::minstd_rand random_;
     uint64_t interrupts_ = 0;
     uint64_t tsc_ = 0;
