@@ -212,8 +212,14 @@ Result<std::vector<FoundPlace>> PlaceFinder::find_all(const std::string& word,
     const std::string pattern = what.function();
     std::vector<std::shared_ptr<const ModuleCode>> homes;
     size_t functions = 0;
+    auto too_many = [&] {
+        return failf("{}: {} functions are named so; there is room for {} hooks", word, functions,
+                     max_places);
+    };
     if (what.module.empty()) {
         functions = count_in_kernel(pattern);
+        if (functions > max_places) // Modules are not looked at: reading their code takes long.
+            return too_many();
         if (functions > 0)
             homes.push_back(nullptr);
     }
@@ -240,8 +246,7 @@ Result<std::vector<FoundPlace>> PlaceFinder::find_all(const std::string& word,
                                            : "the guest's modules",
                      word);
     if (functions > max_places)
-        return failf("{}: {} functions are named so; there is room for {} hooks", word, functions,
-                     max_places);
+        return too_many();
     std::vector<FoundPlace> found;
     std::optional<Error> failed;
     for (const auto& home : homes) {
