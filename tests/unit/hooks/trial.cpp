@@ -36,7 +36,17 @@ uint64_t random_data(Random& random, bool aligned) {
 
 uint64_t random_target(Random& random) { return Fence::targets().value + random() % 4000; }
 
+bool is_atomic(const Instruction& instruction) {
+    return (instruction.info.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+           (instruction.info.mnemonic == ZYDIS_MNEMONIC_XCHG &&
+            instruction.info.raw.modrm.mod != 3);
+}
+
+/// An atomic operand across two cache lines stops the whole machine: its owner may make whoever
+/// does that wait for long, and no kernel has one.
 bool wants_alignment(const Instruction& instruction) {
+    if (is_atomic(instruction))
+        return true;
     switch (instruction.info.meta.category) {
     case ZYDIS_CATEGORY_XSAVE:
     case ZYDIS_CATEGORY_XSAVEOPT:
