@@ -85,6 +85,7 @@ boot: disk
 port_e9_hack: enabled=1
 com1: enabled=1, $com1
 com2: enabled=1, mode=file, dev=status.txt
+plugin_ctrl: iodebug=0
 display_library: sdl2
 sound: driver=dummy
 clock: sync=none

@@ -10,6 +10,8 @@
  * turns; what is left of it is the count of instructions. The debugger changes CPUs every 5
  * instructions, Bochs without it every 16 (its parameter `quantum`): so do we.
  *
+ * And the TLB, which the machine flushes at every VM entry, exit and VMFUNC, is flushed quickly.
+ *
  * What is not found in the binary, which exports its functions for its plugins, is left as it is;
  * the lab is slower then.
  */
@@ -26,6 +28,8 @@
 #define CALL_SIZE 5 /* e8, distance */
 
 static const char epilog_name[] = "_ZN8BX_CPU_C22dbg_instruction_epilogEv";
+
+static const char flush_name[] = "_ZN8BX_CPU_C9TLB_flushEv";
 
 /* Watchpoints, traces, and instrumentation that does nothing. */
 static const char* const callbacks[] = {
@@ -121,6 +125,37 @@ static void count_only(void)
     fprintf(stderr, "quick_bochs: %s is another one\n", epilog_name);
 }
 
+/*
+ * A flush of the TLB marks its entries, one after the other: there are two loops from %rax to %rdx.
+ * An entry of nothing but ones is as invalid, and those can be stored all at once.
+ */
+static void flush_at_once(void)
+{
+    static const uint8_t loop[] = {0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff,   /* movq $-1,(%rax) */
+                                   0x48, 0x83, 0xc0, 0x28,                     /* add $40,%rax */
+                                   0xc7, 0x40, 0xf0, 0x00, 0x00, 0x00, 0x00};  /* movl $0,-16(%rax) */
+    enum { compare = 3, jump = 2, whole = sizeof(loop) + compare + jump, reach = 128 };
+    static const uint8_t code[whole] = {0x49, 0x89, 0xf8,  /* mov %rdi,%r8 */
+                                        0x48, 0x89, 0xd1,  /* mov %rdx,%rcx */
+                                        0x48, 0x29, 0xc1,  /* sub %rax,%rcx */
+                                        0x48, 0x89, 0xc7,  /* mov %rax,%rdi */
+                                        0x83, 0xc8, 0xff,  /* or $-1,%eax */
+                                        0xf3, 0xaa,        /* rep stosb */
+                                        0x4c, 0x89, 0xc7,  /* mov %r8,%rdi */
+                                        0x0f, 0x1f, 0x00}; /* nop */
+    uint8_t* flush = function(flush_name);
+    unsigned replaced = 0;
+
+    for (uint8_t* at = flush; at && at < flush + reach && at + whole <= text_end; at++) {
+        if (memcmp(at, loop, sizeof(loop)) || at[whole - jump] != 0x75 || at[whole - 1] != (uint8_t)-whole)
+            continue;
+        memcpy(at, code, whole);
+        replaced++;
+    }
+    if (replaced != 2)
+        fprintf(stderr, "quick_bochs: %s is another one\n", flush_name);
+}
+
 __attribute__((constructor)) static void make_quick(void)
 {
     static const char nop[] = "\x0f\x1f\x44\x00\x00", no_stop[] = "\x31\xc0\x0f\x1f\x00"; /* xor %eax,%eax; nop */
@@ -139,5 +174,6 @@ __attribute__((constructor)) static void make_quick(void)
         replace_calls(epilog_name, no_stop);
     else
         count_only();
+    flush_at_once();
     protect(PROT_READ | PROT_EXEC);
 }
