@@ -44,13 +44,14 @@ std::string size_text(uint64_t bytes) {
 
 } // namespace
 
-Result<std::unique_ptr<MonitorSession>>
-MonitorSession::arm(std::unique_ptr<Views> views, const Options& options, const Log& log) {
+Result<std::unique_ptr<MonitorSession>> MonitorSession::arm(std::unique_ptr<Views> views,
+                                                            const Options& options, const Log& log,
+                                                            HostClock clock) {
     auto memory = LiveMemory::of(*views);
     if (!memory)
         return fail(memory.error());
     std::unique_ptr<MonitorSession> session(
-        new MonitorSession(std::move(views), std::move(*memory)));
+        new MonitorSession(std::move(views), std::move(*memory), std::move(clock)));
     SM_TRY(session->look_at_guest(options, log));
     SM_TRY(session->build(options, log));
     SM_TRY(session->start_reading());
@@ -203,7 +204,7 @@ Status MonitorSession::start_reading() {
     }
     slots_.assign(slots.begin(), slots.end());
     strays_.emplace(std::move(slots));
-    merger_.emplace(std::move(rings), slots_, Decoder(*clock));
+    merger_.emplace(std::move(rings), slots_, Decoder(*clock), clock_);
     return {};
 }
 
@@ -379,7 +380,7 @@ Status MonitorSession::resume_parked() {
 }
 
 Result<std::vector<FreedSlot>> MonitorSession::free_stray_slots() {
-    return strays_->free_strays(*views_, std::chrono::steady_clock::now().time_since_epoch());
+    return strays_->free_strays(*views_, now());
 }
 
 ShadowTime MonitorSession::shadow_time() const {

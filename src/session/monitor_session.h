@@ -38,8 +38,10 @@ class MonitorSession {
     /// Looks at the guest, plans, builds the compartment and arms the VM. On return
     /// events flow. `views` are fresh ones.
     [[nodiscard]] static Result<std::unique_ptr<MonitorSession>>
-    arm(std::unique_ptr<Views> views, const Options& options, const Log& log);
+    arm(std::unique_ptr<Views> views, const Options& options, const Log& log,
+        HostClock clock = steady_clock());
 
+    std::chrono::nanoseconds now() const { return clock_(); } ///< monotonic
     Merger& merger() { return *merger_; }
     const Views& views() const { return *views_; }
     const KernelInfo& kernel() const { return *kernel_; }
@@ -107,8 +109,8 @@ class MonitorSession {
     Status detach();
 
   private:
-    MonitorSession(std::unique_ptr<Views> views, LiveMemory memory)
-        : views_(std::move(views)), memory_(std::move(memory)) {}
+    MonitorSession(std::unique_ptr<Views> views, LiveMemory memory, HostClock clock)
+        : clock_(std::move(clock)), views_(std::move(views)), memory_(std::move(memory)) {}
 
     Status look_at_guest(const Options& options, const Log& log);
     Status build(const Options& options, const Log& log);
@@ -123,6 +125,7 @@ class MonitorSession {
     Status start_reading();
     sm_config guest_config(const Options& options) const;
 
+    HostClock clock_;
     std::unique_ptr<Views> views_;
     LiveMemory memory_;
     GuestCpus cpus_;

@@ -51,8 +51,8 @@ const char* describe(TraceEnd end) {
 
 TraceLoop::TraceLoop(MonitorSession& session, const Callbacks& callbacks, int vmm_pidfd)
     : session_(session), callbacks_(callbacks), vmm_pidfd_(vmm_pidfd),
-      next_panic_check_(Clock::now() + panic_interval),
-      next_clock_sync_(Clock::now() + clock_interval) {}
+      next_panic_check_(session_.now() + panic_interval),
+      next_clock_sync_(session_.now() + clock_interval) {}
 
 TraceEnd TraceLoop::fail_with(Error error) {
     if (gone(error)) {
@@ -168,7 +168,7 @@ std::optional<TraceEnd> TraceLoop::work() {
     if (n >= full_batch)
         wait_ = milliseconds(0);
 
-    auto now = Clock::now();
+    auto now = session_.now();
     if (now >= next_panic_check_) {
         next_panic_check_ = now + panic_interval;
         if (session_.guest_panicked())
@@ -214,13 +214,13 @@ std::optional<TraceEnd> TraceLoop::look(milliseconds wait, int stop_fd) {
 }
 
 TraceEnd TraceLoop::run(std::optional<milliseconds> duration, int stop_fd) {
-    auto start = Clock::now();
+    auto start = session_.now();
     for (;;) {
         if (auto end = work())
             return *end;
         milliseconds wait = wait_;
         if (duration) {
-            auto left = std::chrono::ceil<milliseconds>(start + *duration - Clock::now());
+            auto left = std::chrono::ceil<milliseconds>(start + *duration - session_.now());
             if (left <= milliseconds(0))
                 return TraceEnd::time_over;
             wait = std::min(wait, left);
@@ -287,8 +287,8 @@ Status TraceLoop::stop() {
         note(reverted, first);
     // A vCPU that waits for room in its ring gets it; one that the VMM keeps paused
     // within the gate is left to the kernel.
-    auto deadline = Clock::now() + settle_time;
-    while (!session_.quiet() && Clock::now() < deadline) {
+    auto deadline = session_.now() + settle_time;
+    while (!session_.quiet() && session_.now() < deadline) {
         pollfd fds[] = {{session_.views().fd(), POLLIN, 0}};
         if (::poll(fds, 1, static_cast<int>(busy_wait.count())) > 0) {
             if (fds[0].revents & (POLLHUP | POLLERR)) {

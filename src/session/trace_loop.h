@@ -51,8 +51,6 @@ class TraceLoop {
     uint64_t places_left() const { return vm_gone_ ? 0 : session_.undo_conflicts(); }
 
   private:
-    using Clock = std::chrono::steady_clock;
-
     std::optional<TraceEnd> work();
     std::optional<TraceEnd> look(std::chrono::milliseconds wait, int stop_fd = -1);
     Status watch();
@@ -73,9 +71,9 @@ class TraceLoop {
     ControlServer* control_ = nullptr;
     std::optional<WaitSet> waiting_; ///< for fd()
 
-    std::chrono::milliseconds wait_{0}; ///< until there is something to do again
-    Clock::time_point next_panic_check_;
-    Clock::time_point next_clock_sync_;
+    std::chrono::milliseconds wait_{0};         ///< until there is something to do again
+    std::chrono::nanoseconds next_panic_check_; ///< by the session's clock
+    std::chrono::nanoseconds next_clock_sync_;
     std::optional<Error> error_;
     std::optional<Error> output_error_;
     std::optional<TraceEnd> deferred_; ///< met while a command was answered

@@ -24,7 +24,8 @@ class TracedVm : public testing::Test {
             GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
         vm_.emplace(GuestImage::folder(), "idle");
         auto session = MonitorSession::arm(
-            vm_->views(), options, [this](const std::string& step) { log_ += step + "\n"; });
+            vm_->views(), options, [this](const std::string& step) { log_ += step + "\n"; },
+            [this] { return now_ += std::chrono::microseconds(100); });
         ASSERT_TRUE(session) << session.error().message();
         session_ = std::move(*session);
     }
@@ -66,6 +67,7 @@ class TracedVm : public testing::Test {
         return n;
     }
 
+    std::chrono::nanoseconds now_{0}; ///< goes on whenever somebody looks at it
     Callbacks callbacks_;
     UniqueFd pidfd_{eventfd(0, EFD_CLOEXEC)};
     std::optional<FakeVm> vm_;
