@@ -14,9 +14,11 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
-#include <set>
+#include <string>
 #include <unistd.h>
+#include <vector>
 
 namespace shadowmon::test {
 namespace {
@@ -94,15 +96,16 @@ TEST_F(StockSurvey, InstructionsBeginWhereObjdumpSeesThem) {
     FILE* out = fopen(file.c_str(), "wb");
     ASSERT_TRUE(out && fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size());
     fclose(out);
-    std::set<uint64_t> seen;
-    FILE* pipe = popen(fmt::format("objdump -D -b binary -m i386:x86-64 --adjust-vma={:#x} {} | "
-                                   "sed -n 's/^ *\\([0-9a-f]*\\):\\t[^\\t]*\\t.*/\\1/p'",
+    std::vector<bool> seen(size);
+    FILE* pipe = popen(fmt::format("objdump -D -w --no-show-raw-insn -b binary -m i386:x86-64 "
+                                   "--adjust-vma={:#x} {}",
                                    start.value, file)
                            .c_str(),
                        "r");
-    char line[64];
+    char line[1024]; // one instruction
     while (pipe && fgets(line, sizeof(line), pipe))
-        seen.insert(std::strtoull(line, nullptr, 16));
+        if (std::strstr(line, ":\t"))
+            seen.at(std::strtoull(line, nullptr, 16) - start.value) = true;
     ASSERT_TRUE(pipe && pclose(pipe) == 0);
     unlink(file.c_str());
     // "xen" behind a UD2 is no code, which objdump does not know.
@@ -113,22 +116,23 @@ TEST_F(StockSurvey, InstructionsBeginWhereObjdumpSeesThem) {
     };
     size_t different = 0;
     for (Gva at = start; at < start + size - 16; at = at + 1)
-        if (at < map.function(at)->unclear_from && map.is_start(at) != (seen.count(at.value) > 0) &&
+        if (at < map.function(at)->unclear_from && map.is_start(at) != seen[at - start] &&
             !xen(at) && different++ < 5)
             ADD_FAILURE() << planner_->where(at) << " begins here only by "
                           << (map.is_start(at) ? "us" : "objdump");
     EXPECT_EQ(different, 0u);
-    EXPECT_GT(seen.size(), size / 8);
+    EXPECT_GT(std::count(seen.begin(), seen.end(), true), static_cast<ptrdiff_t>(size / 8));
 }
 
 /// Where something leads is known although only what can matter was decoded: asked of maps that
 /// know nothing yet, and held against every operand of the text as Zydis reads it.
 TEST_F(StockSurvey, TargetsAreThoseOfTheWholeText) {
     const CodeMap& map = planner_->code().map;
-    std::vector<bool> led_to(map.end() - map.start());
+    constexpr char yes = 'x';
+    std::string led_to(map.end() - map.start(), '-');
     auto note = [&](Gva at) {
         if (map.contains(at))
-            led_to[at - map.start()] = true;
+            led_to[at - map.start()] = yes;
     };
     std::vector<Gva> entries;
     for (size_t n = 0; n < map.function_count(); n++) {
@@ -157,12 +161,13 @@ TEST_F(StockSurvey, TargetsAreThoseOfTheWholeText) {
         for (int asked = 0; asked < 2000; asked++) {
             size_t at = random() % led_to.size();
             // Half of them: the next one that is a target, so that both kinds are many.
-            for (; asked % 2 == 0 && at < led_to.size() && !led_to[at];)
-                at++;
-            if (at == led_to.size())
+            if (asked % 2 == 0)
+                at = led_to.find(yes, at);
+            if (at == std::string::npos)
                 continue;
-            targets += led_to[at];
-            ASSERT_EQ(fresh.is_target(map.start() + at), led_to[at])
+            const bool expected = led_to[at] == yes;
+            targets += expected;
+            ASSERT_EQ(fresh.is_target(map.start() + at), expected)
                 << planner_->where(map.start() + at);
         }
     }
