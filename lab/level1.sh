@@ -3,9 +3,10 @@
 # Makes what level 1 starts from, except the kernel: an initrd of several archives, one behind the
 # other (the kernel unpacks them in turn).
 #
-#   lab/level1.sh system                  the cached part: busybox, QEMU and what both need
-#   lab/level1.sh job OUT TREE            the part of one run: everything under TREE, with the
-#                                         libraries that its programs need
+#   lab/level1.sh system                  a cached part: busybox, and what runs the job
+#   lab/level1.sh qemu                    another: QEMU, and the libraries it needs
+#   lab/level1.sh job OUT TREE [PART...]  the part of one run: everything under TREE, with the
+#                                         libraries that its programs need and PARTs do not have
 # Prints the archive's path.
 
 . "$(dirname "$0")/lib.sh"
@@ -14,49 +15,59 @@
 archive() { (cd "$1" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0) >"$2"; }
 
 # Copies the shared libraries that the programs under TREE need to where they lie here, except those
-# in the directory HAVE already.
+# in one of the other trees already: `add_libraries TREE [OTHER...]`.
 add_libraries() {
-    local tree=$1 have=${2:-} library
+    local tree=$1 library other
+    shift
     find "$tree" -type f -size +0 \( -perm -u+x -o -name '*.so*' \) -exec sh -c \
         'for f; do [ "$(head -c 4 "$f" | tail -c 3)" != ELF ] || ldd "$f" 2>/dev/null; done; true' sh {} + |
         sed -n -e 's,.*=> \(/[^ ]*\) .*,\1,p' -e 's,^[[:space:]]*\(/[^ ]*\) (.*,\1,p' | sort -u |
         while read -r library; do
-            [ -z "$have" ] || [ ! -e "$have$library" ] || continue
-            [ -e "$tree$library" ] || install -D -m 755 "$library" "$tree$library"
+            for other in "$tree" "$@"; do [ ! -e "$other$library" ] || continue 2; done
+            install -D -m 755 "$library" "$tree$library"
         done
 }
 
 make_system() {
-    local out=$1 tree=$1/tree
-    mkdir -p "$tree"/{bin,sbin,usr/bin,usr/sbin,usr/share/qemu,lab/bin,dev,root}
+    local tree=$1/tree
+    mkdir -p "$tree"/{bin,sbin,usr/bin,usr/sbin,lab/bin,dev,root}
     install -m 755 /bin/busybox "$tree/bin/busybox"
+    gcc -O2 -Wall -Wextra -Werror -static -s -o "$tree/lab/bin/live" "$lab/level1/live.c"
+    install -m 755 "$lab/level1/wait_for" "$tree/lab/bin/wait_for"
+    install -m 755 "$lab/level1/init" "$tree/init"
+    archive "$tree" "$1/part.cpio"
+}
+
+make_qemu() {
+    local tree=$1/tree
+    mkdir -p "$tree"/usr/{bin,share/qemu}
     install -m 755 /usr/bin/qemu-system-x86_64 "$tree/usr/bin/"
     # The firmware of a microvm, a PC without display, and the loaders of -kernel.
     cp -L /usr/share/seabios/bios-microvm.bin /usr/share/seabios/bios-256k.bin \
         /usr/share/qemu/{linuxboot_dma,kvmvapic}.bin "$tree/usr/share/qemu/"
     add_libraries "$tree"
-    gcc -O2 -Wall -Wextra -Werror -static -s -o "$tree/lab/bin/live" "$lab/level1/live.c"
-    install -m 755 "$lab/level1/wait_for" "$tree/lab/bin/wait_for"
-    install -m 755 "$lab/level1/init" "$tree/init"
-    archive "$tree" "$out/system.cpio"
+    archive "$tree" "$1/part.cpio"
 }
 
-system_key() {
-    key "$lab/level1" -- "$(package_versions busybox-static qemu-system-x86 qemu-system-data seabios libc6)" system-1
+# Where the cached part `system` or `qemu` is: part.cpio, and as a tree.
+part() {
+    local packages=busybox-static
+    [ "$1" = system ] || packages='qemu-system-x86 qemu-system-data seabios libc6'
+    # shellcheck disable=SC2086
+    cached level1 "$(key "$lab/level1" -- "$(package_versions $packages)" "$1-2")" \
+        "packing level 1's $1" "make_$1"
 }
 
 case ${1:-} in
-system)
-    dir=$(cached level1 "$(system_key)" "packing level 1's system" make_system)
-    echo "$dir/system.cpio"
-    ;;
+system | qemu) echo "$(part "$1")/part.cpio" ;;
 job)
-    dir=$(cached level1 "$(system_key)" "packing level 1's system" make_system)
-    add_libraries "$3" "$dir/tree"
+    parts=()
+    for name in "${@:4}"; do parts+=("$(part "$name")/tree"); done
+    add_libraries "$3" ${parts[@]+"${parts[@]}"}
     # Debugging information is most of a program's size, and nothing reads it there.
     find "$3/job" -type f -perm -u+x -size +1M -exec strip -g {} + 2>/dev/null || true
     archive "$3" "$2"
     echo "$2"
     ;;
-*) die "usage: lab/level1.sh system | job OUT TREE" ;;
+*) die "usage: lab/level1.sh system | qemu | job OUT TREE [PART...]" ;;
 esac

@@ -41,6 +41,9 @@ run_job() {
 		"$here/$job" "$here/job.sh" "$(command -v cmp)" "$(command -v nice)" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
 	status=${PIPESTATUS[0]}
 	grep -q '^not ok ' "$results.log" && failed=1
+	# A check whose command is missing compares nothing with nothing.
+	grep -q ': not found$' "$results.log" &&
+		not_ok "${job%.job}_has_its_commands" "$(grep -m 1 ': not found$' "$results.log")"
 	if ! grep -q '^end of job' "$results.log"; then
 		not_ok "${job%.job}_came_to_its_end" "status of the lab: $status"
 	elif [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then

@@ -41,7 +41,7 @@ run() {
     # Two CPUs that poll or wait for each other do so for a time, in instructions as short as can be.
     ips=
     [ "$2" -eq 1 ] || ips='--ips 20000000'
-    kernel=$1 arguments="--cpus $2 $ips --append rcupdate.rcu_expedited=1 ${LAB_RUN_ARGS:-}" files=
+    kernel=$1 arguments="--no-qemu --cpus $2 $ips --append rcupdate.rcu_expedited=1 ${LAB_RUN_ARGS:-}" files=
     shift 2
     [ $# -gt 0 ] || return 0
     for name; do

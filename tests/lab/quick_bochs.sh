@@ -24,7 +24,7 @@ check() { # NAME COMMAND...
 boot() {
     local name=$1 run
     shift
-    "$repo/lab/run" --out "$folder/$name" "$@" "$folder/nothing.job" 2>"$folder/$name.log" || return 1
+    "$repo/lab/run" --no-qemu --out "$folder/$name" "$@" "$folder/nothing.job" 2>"$folder/$name.log" || return 1
     run=$(sed -n 's/^lab: level 1 starts; its files: //p' "$folder/$name.log")
     cp "$run/bochs.err" "$folder/$name.err"
 }
