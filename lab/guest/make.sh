@@ -27,15 +27,27 @@ kernel_package() {
 	esac
 }
 
+# Prints the package and its version. What apt has said holds until its lists change: asking takes it
+# a second, and every run of the lab asks.
+newest_kernel() {
+	local answer=$cache/newest-$1 package release
+	if [ ! -s "$answer" ] || [ -n "$(find /var/lib/apt/lists /etc/apt -newer "$answer" -print -quit)" ]; then
+		package=$(kernel_package "$1")
+		if [ -z "$package" ]; then
+			echo "guest: no $1 cloud kernel in apt's lists; run apt-get update" >&2
+			return 1
+		fi
+		release=$(apt-cache show --no-all-versions "$package" | sed -n 's/^Version: //p')
+		echo "$package $release" >"$answer.$$"
+		mv "$answer.$$" "$answer"
+	fi
+	cat "$answer"
+}
+
 # Prints the folder with the unpacked package, named after package and version.
 fetch_kernel() {
 	local package release dir work
-	package=$(kernel_package "$1")
-	if [ -z "$package" ]; then
-		echo "guest: no $1 cloud kernel in apt's lists; run apt-get update" >&2
-		return 1
-	fi
-	release=$(apt-cache show --no-all-versions "$package" | sed -n 's/^Version: //p')
+	read -r package release < <(newest_kernel "$1") || return 1
 	dir=$cache/${package}_$release
 	if [ ! -e "$dir/complete" ]; then
 		echo "guest: fetching $package $release" >&2
