@@ -6,9 +6,12 @@
 #   if(SM_FUZZING)
 #     sm_fuzz_objects(OBJECTS SOURCES src/... [INCLUDES DIRECTORY...] [DEPENDS TARGET...])
 #     sm_add_fuzzer(NAME OBJECTS ${OBJECTS} [LIBRARIES -lfmt...])
+#     sm_add_seeds(NAME COMMAND MAKER... FOLDER)
+#     sm_add_fuzz_test(NAME FUZZER SEEDS NAME FOLDER OPTIONS -max_len=N...)
 #
 # Sources are named from the root. The first appends to the list OBJECTS; the second makes the
-# program NAME in the folder's binary directory.
+# program NAME in the folder's binary directory. The third is a test that makes seeds, for each fuzz
+# test that names it; OPTIONS are libFuzzer's.
 set(SM_FUZZING OFF)
 if(SM_SANITIZE)
   return()
@@ -61,4 +64,20 @@ function(sm_add_fuzzer name)
     COMMENT "Linking ${name}"
     VERBATIM)
   add_custom_target(${name}_program ALL DEPENDS ${binary})
+endfunction()
+
+function(sm_add_seeds name)
+  cmake_parse_arguments(arg "" "" "COMMAND" ${ARGN})
+  add_test(NAME ${name} COMMAND ${arg_COMMAND})
+  set_tests_properties(${name} PROPERTIES
+    FIXTURES_SETUP ${name} SKIP_RETURN_CODE 77 TIMEOUT 1500 LABELS fuzz)
+endfunction()
+
+function(sm_add_fuzz_test name fuzzer)
+  cmake_parse_arguments(arg "" "" "SEEDS;OPTIONS" ${ARGN})
+  list(POP_FRONT arg_SEEDS fixture folder)
+  add_test(NAME ${name}
+    COMMAND ${CMAKE_SOURCE_DIR}/tests/fuzz/run_fuzz.sh ${CMAKE_CURRENT_BINARY_DIR}/${fuzzer} ${folder}
+            ${arg_OPTIONS})
+  set_tests_properties(${name} PROPERTIES FIXTURES_REQUIRED ${fixture} TIMEOUT 300 LABELS fuzz)
 endfunction()

@@ -8,59 +8,13 @@
 #                       module of the cooperative mode, for whoever loads it
 #   guestctl            for level 1: drives the guest
 #   start-guest         for level 1: starts it
-# The kernel comes with `apt-get download` and is unpacked, never installed. Every piece is
-# kept in the cache and made again only when what went into it has changed.
+# Every piece is kept in the cache and made again only when what went into it has changed.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 root=$(readlink -f "$here/../..")
 version=$1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/guest
 mkdir -p "$cache"
-
-# The newest 6.12 cloud kernel that the mirror has, and the one Debian 12 installs.
-kernel_package() {
-	case $1 in
-	6.12) apt-cache pkgnames linux-image-6.12. |
-		grep -E '^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$' | sort -V | tail -n 1 ;;
-	6.1) apt-cache depends linux-image-cloud-amd64 |
-		sed -n 's/.*Depends: \(linux-image-6\.1\..*-cloud-amd64\)$/\1/p' | head -n 1 ;;
-	esac
-}
-
-# Prints the package and its version. What apt has said holds until its lists change: asking takes it
-# a second, and every run of the lab asks.
-newest_kernel() {
-	local answer=$cache/newest-$1 package release
-	if [ ! -s "$answer" ] || [ -n "$(find /var/lib/apt/lists /etc/apt -newer "$answer" -print -quit)" ]; then
-		package=$(kernel_package "$1")
-		if [ -z "$package" ]; then
-			echo "guest: no $1 cloud kernel in apt's lists; run apt-get update" >&2
-			return 1
-		fi
-		release=$(apt-cache show --no-all-versions "$package" | sed -n 's/^Version: //p')
-		echo "$package $release" >"$answer.$$"
-		mv "$answer.$$" "$answer"
-	fi
-	cat "$answer"
-}
-
-# Prints the folder with the unpacked package, named after package and version.
-fetch_kernel() {
-	local package release dir work
-	read -r package release < <(newest_kernel "$1") || return 1
-	dir=$cache/${package}_$release
-	if [ ! -e "$dir/complete" ]; then
-		echo "guest: fetching $package $release" >&2
-		work=$(mktemp -d "$cache/fetch.XXXXXX")
-		(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package=$release") >&2
-		rm -rf "$dir"
-		mkdir "$dir"
-		dpkg-deb -x "$work"/*.deb "$dir"
-		rm -r "$work"
-		touch "$dir/complete"
-	fi
-	echo "$dir"
-}
 
 # Small programs: the agent and guestctl with libc, the deterministic process without.
 build_programs() {
@@ -129,7 +83,7 @@ if [ ! -e "$made/complete" ]; then
 	touch "$made/complete"
 fi
 
-kernel=$(fetch_kernel "$version")
+kernel=$("$here/kernel.sh" "$version")
 image=$made/$(basename "$kernel")
 if [ ! -e "$image/complete" ]; then
 	module=$(basename "$kernel")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """compare.py on made-up records: equal ones pass, and every single doctored one fails."""
 
-import copy
 import json
+import pickle
 import random
 import tempfile
 import unittest
@@ -162,6 +162,11 @@ def summary(rows, **changes):
     return whole | changes
 
 
+def copied(rows):
+    """As copy.deepcopy, in a tenth of its time."""
+    return pickle.loads(pickle.dumps(rows, pickle.HIGHEST_PROTOCOL))
+
+
 class CompareTest(unittest.TestCase):
     def setUp(self):
         temporary = tempfile.TemporaryDirectory()
@@ -206,7 +211,7 @@ class CompareTest(unittest.TestCase):
     def test_any_missing_event_fails(self):
         for kind, where in KINDS:
             for index in random.Random(1).sample(self.inside(kind), 3):
-                rows = copy.deepcopy(self.rows)
+                rows = copied(self.rows)
                 del rows[index]
                 self.assertIn("ring_sequences_whole", self.failed(rows))
                 number(rows)
@@ -215,14 +220,14 @@ class CompareTest(unittest.TestCase):
     def test_any_doubled_event_fails(self):
         for kind, where in KINDS:
             for index in random.Random(2).sample(self.inside(kind), 3):
-                rows = copy.deepcopy(self.rows)
-                rows.insert(index, copy.deepcopy(rows[index]))
+                rows = copied(self.rows)
+                rows.insert(index, copied(rows[index]))
                 number(rows)
                 self.assertIn(where, self.failed(rows), (kind, index))
 
     def test_events_of_one_thread_swapped_fail(self):
         index = self.inside(ENTER, tid=MAIN)[20]
-        rows = copy.deepcopy(self.rows)
+        rows = copied(self.rows)
         rows[index]["syscall"], rows[index + 2]["syscall"] = (
             rows[index + 2]["syscall"],
             rows[index]["syscall"],
@@ -231,7 +236,7 @@ class CompareTest(unittest.TestCase):
 
     def test_altered_argument_fails(self):
         for position in range(6):
-            rows = copy.deepcopy(self.rows)
+            rows = copied(self.rows)
             args = rows[self.inside(ENTER)[7]]["syscall"]["args"]
             args[position] = hex(int(args[position], 16) ^ (1 << (9 * position)))
             self.assertIn("calls_equal", self.failed(rows))
@@ -244,7 +249,7 @@ class CompareTest(unittest.TestCase):
         ]
         self.assertEqual(len(rows), 2 * 202)
         for position in range(6):
-            altered = copy.deepcopy(self.rows)
+            altered = copied(self.rows)
             args = altered[rows[70]]["syscall"]["args"]
             args[position] = hex(int(args[position], 16) ^ 8)
             self.assertIn("calls_equal", self.failed(altered), position)
@@ -261,7 +266,7 @@ class CompareTest(unittest.TestCase):
 
     def test_way_taken_for_another_fails(self):
         """As if INT 0x80 had been used where SYSENTER should be: the sixth argument is there."""
-        rows = copy.deepcopy(self.rows)
+        rows = copied(self.rows)
         for raw in rows:
             call = raw.get("syscall", {})
             if call.get("compat") and "args" in call and raw["tid"] == COMPAT:
@@ -275,7 +280,7 @@ class CompareTest(unittest.TestCase):
             (EXIT, lambda r: r.update(ret=r["ret"] + 1)),
             (EXIT, lambda r: r.update(tid=r["tid"] + 1)),
         ):
-            rows = copy.deepcopy(self.rows)
+            rows = copied(self.rows)
             change(rows[self.inside(kind)[9]])
             self.assertIn("calls_equal", self.failed(rows))
 
@@ -287,7 +292,7 @@ class CompareTest(unittest.TestCase):
             lambda r: r["prev"].update(comm="other"),
             lambda r: r.update(cpu=1 - r["cpu"]),
         ):
-            rows = copy.deepcopy(self.rows)
+            rows = copied(self.rows)
             change(rows[self.inside(SWITCH)[3]])
             self.assertIn("switches_equal", self.failed(rows))
 
@@ -295,14 +300,14 @@ class CompareTest(unittest.TestCase):
         for kind in (ENTER, EXIT, SWITCH):
             index = self.inside(kind)[12]
             for delta in (-200, 200):
-                rows = copy.deepcopy(self.rows)
+                rows = copied(self.rows)
                 rows[index]["tsc"] += delta
                 self.assertIn("time_stamps_nested", self.failed(rows), (kind, delta))
                 self.assertIn("order_by_time", self.failed(rows))
 
     def test_wrong_identity_fails(self):
         for key in ("pid", "ppid", "uid", "task"):
-            rows = copy.deepcopy(self.rows)
+            rows = copied(self.rows)
             for raw in rows:
                 if raw["tid"] == 412 and raw["syscall"]["nr"] in (39, 110, 102):
                     raw[key] = "0x1" if key == "task" else 77
@@ -312,7 +317,7 @@ class CompareTest(unittest.TestCase):
 
     def test_loss_and_surprises_fail(self):
         lost = {"kind": "lost", "ring": 0, "seq": 0, "cpu": 0, "tsc": 0, "tid": 0}
-        rows = [lost] + copy.deepcopy(self.rows)
+        rows = [lost] + copied(self.rows)
         number(rows)
         self.assertIn("nothing_lost", self.failed(rows))
         for change in ({"lost": 1}, {"late": 1}, {"broken_rings": 1}, {"events": 1}):
@@ -320,7 +325,7 @@ class CompareTest(unittest.TestCase):
         self.assertIn("nothing_lost", self.failed(tail=""))
         self.assertIn("nothing_lost", self.failed(tail="\n{}\n"))
         for flag in ("late", "no_task", "no_body"):
-            rows = copy.deepcopy(self.rows)
+            rows = copied(self.rows)
             rows[50][flag] = True
             self.assertIn("nothing_lost", self.failed(rows))
 

@@ -158,11 +158,12 @@ class Monitor:
         self.others = []  # lost, unknown_hook: none is expected
         self.summary = None
         self.rings = {}  # ring -> sequence numbers in the order of the file
+        name = Path(path).name
         lines = Path(path).read_bytes().split(b"\n")
         if lines.pop() != b"":
             self.problems.append("the last line is cut")
         for number, line in enumerate(lines, 1):
-            self._read_line(line, f"{Path(path).name}:{number}")
+            self._read_line(line, f"{name}:{number}")
         if self.summary is None:
             self.problems.append("there is no summary")
 

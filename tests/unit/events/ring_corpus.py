@@ -41,6 +41,7 @@ def write(directory, name, first, second):
 
 def main():
     directory = pathlib.Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
     good = [record(kind, 10 * n, n) for n, kind in enumerate((2, 3, 4, 5, 2, 3))]
     lost = [record(2, 5, 0), record(1, 15, 4, flags=2), record(3, 15, 4)]
     empty = ring([])

@@ -30,14 +30,7 @@ if ldd "$(command -v busybox)" >/dev/null 2>&1; then
     skip "busybox is not static (apt-get install busybox-static)"
 fi
 
-case $series in
-6.1) package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-6\.1\..*\)/\1/p') ;;
-6.12) package=$(apt-cache search --names-only '^linux-image-6\.12\.[0-9.]*\+deb12-cloud-amd64$' |
-    cut -d' ' -f1 | sort -V | tail -1) ;;
-*) die "unknown series $series" ;;
-esac
-[ -n "$package" ] || die "no stock cloud kernel $series in the package lists (apt-get update)"
-version=$(apt-cache show --no-all-versions "$package" | sed -n 's/^Version: //p' | head -1)
+kernel=$("$(dirname "$0")/../../../lab/guest/kernel.sh" "$series")
 
 case $variant in
 nopti) cpu=max,la57=off append=pti=off ;;
@@ -47,7 +40,7 @@ la57) cpu=max,la57=on append=pti=on ;;
 esac
 
 key=$(sha256sum "$0" | cut -c1-12)
-out=$root/${package}_${version}_${variant}_$key
+out=$root/$(basename "$kernel")_${variant}_$key
 mkdir -p "$root"
 exec 9>"$root/lock"
 flock 9
@@ -68,19 +61,8 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM HUP
 
-# The kernel, as the distribution packs it.
-debs=$root/debs
-mkdir -p "$debs"
-deb=$debs/${package}_${version//:/%3a}_amd64.deb
-if [ ! -e "$deb" ]; then
-    (cd "$work" && apt-get download -q "$package=$version" >&2)
-    mv "$work"/*.deb "$deb"
-fi
-dpkg-deb -x "$deb" "$work/kernel"
-vmlinuz=$(echo "$work"/kernel/boot/vmlinuz-*)
-msr=$(echo "$work"/kernel/lib/modules/*/kernel/arch/x86/kernel/msr.ko*)
-
 # The guest's user land.
+msr=$(echo "$kernel"/lib/modules/*/kernel/arch/x86/kernel/msr.ko*)
 init=$work/initramfs
 mkdir -p "$init"/{bin,dev,proc,sys,truth}
 cp "$(command -v busybox)" "$init/bin/busybox"
@@ -131,7 +113,7 @@ for pipe in console monitor; do
     mkfifo "$work/$pipe.in" "$work/$pipe.out"
 done
 qemu-system-x86_64 -accel tcg -cpu "$cpu" -smp 2 -m "${ram_mib}M" -nodefaults -no-user-config \
-    -display none -no-reboot -kernel "$vmlinuz" -initrd "$work/initrd.gz" \
+    -display none -no-reboot -kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initrd.gz" \
     -append "console=ttyS0 quiet panic=-1 $append" \
     -chardev "pipe,id=console,path=$work/console" -serial chardev:console \
     -serial "file:$work/truth.tar.gz" \
@@ -207,6 +189,6 @@ gzip -t "$work/truth.tar.gz" || die "the guest's own tables came out cut"
 tar -C "$work/out" -xzf "$work/truth.tar.gz"
 mv "$work"/{idle,user}.{mem,regs} "$work/console.log" "$work/out/"
 touch "$work/out/complete"
-rm -rf "$out" "$root/${package}_${version}_${variant}_"*
+rm -rf "$out" "$root/$(basename "$kernel")_${variant}_"*
 mv "$work/out" "$out"
 echo "$out"
