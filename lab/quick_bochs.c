@@ -10,7 +10,8 @@
  * turns; what is left of it is the count of instructions. The debugger changes CPUs every 5
  * instructions, Bochs without it every 16 (its parameter `quantum`): so do we.
  *
- * And the TLB, which the machine flushes at every VM entry, exit and VMFUNC, is flushed quickly.
+ * And the TLB, which the machine flushes at every VM entry, exit and VMFUNC, is flushed and filled
+ * again quickly.
  *
  * What is not found in the binary, which exports its functions for its plugins, is left as it is;
  * the lab is slower then.
@@ -30,6 +31,10 @@
 static const char epilog_name[] = "_ZN8BX_CPU_C22dbg_instruction_epilogEv";
 
 static const char flush_name[] = "_ZN8BX_CPU_C9TLB_flushEv";
+/* Fills the entry that it is given, and nothing else does. */
+static const char fill_name[] = "_ZN8BX_CPU_C16translate_linearEP12bx_TLB_entrymjj";
+
+static const char breakpoint_name[] = "_ZN8BX_CPU_C18hwbreakpoint_checkEmjj";
 
 /* Watchpoints, traces, and instrumentation that does nothing. */
 static const char* const callbacks[] = {
@@ -78,25 +83,57 @@ static uint8_t* function(const char* name)
     return at >= text && at < text_end ? at : NULL;
 }
 
-/* The bytes of a call of it cannot be anything else: the distance says where they are. */
-static void replace_calls(const char* name, const char* code)
+/*
+ * What is to be called for a function of the program, or put in place of its calls. The bytes of a
+ * call, or of a jump, of it cannot be anything else: the distance says where they are.
+ */
+static void change_calls(const char* name, void (*change)(uint8_t* at, const void* what), const void* what)
 {
     const uint8_t* called = function(name);
-    unsigned replaced = 0;
+    unsigned changed = 0;
 
     for (uint8_t* at = text; called && at + CALL_SIZE <= text_end; at++) {
         int32_t distance;
 
-        if (*at != 0xe8)
+        if (*at != 0xe8 && *at != 0xe9)
             continue;
         memcpy(&distance, at + 1, sizeof(distance));
         if (at + CALL_SIZE + distance != called)
             continue;
-        memcpy(at, code, CALL_SIZE);
-        replaced++;
+        change(at, what);
+        changed++;
     }
-    if (!replaced)
+    if (!changed)
         fprintf(stderr, "quick_bochs: no call of %s\n", name);
+}
+
+static void put_code(uint8_t* at, const void* code)
+{
+    if (*at == 0xe8)
+        memcpy(at, code, CALL_SIZE);
+}
+
+static void put_target(uint8_t* at, const void* target)
+{
+    int32_t distance = (int32_t)((const uint8_t*)target - (at + CALL_SIZE));
+
+    memcpy(at + 1, &distance, sizeof(distance));
+}
+
+/* A page of code that the program's calls reach. */
+static uint8_t* page_near(void)
+{
+    enum { size = 4096, step = 1 << 20, tries = 1024 };
+    uintptr_t start = (uintptr_t)text & ~(uintptr_t)(step - 1);
+
+    for (unsigned i = 1; i < tries; i++) {
+        void* page = mmap((void*)(start - (uintptr_t)i * step), size, PROT_READ | PROT_WRITE | PROT_EXEC,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+        if (page != MAP_FAILED)
+            return page;
+    }
+    return NULL;
 }
 
 /*
@@ -126,40 +163,188 @@ static void count_only(void)
 }
 
 /*
- * A flush of the TLB marks its entries, one after the other: there are two loops from %rax to %rdx.
- * An entry of nothing but ones is as invalid, and those can be stored all at once.
+ * A flush of the TLB marks all of its 3,072 entries invalid, 120 KiB, which does the host's caches no
+ * good either. Here each CPU's entries are noted as they come into use, and a flush marks those.
  */
-static void flush_at_once(void)
+struct tlb_entry {
+    uint64_t page; /* all ones: invalid */
+    uint64_t others[2];
+    uint32_t access;
+    uint32_t others_too[3];
+};
+_Static_assert(sizeof(struct tlb_entry) == 40, "as in the program");
+
+enum { max_cpus = 8, max_used = 4096 };
+
+static struct tlb {
+    char* cpu;
+    unsigned count;
+    int all_of_it; /* to be flushed: not all that is in use was noted */
+    struct tlb_entry* used[max_used];
+} tlbs[max_cpus];
+
+/* Where entries are, counted from their CPU: of data, and of instructions. */
+static struct {
+    uint32_t start, end;
+} parts[2];
+
+static struct tlb* tlb_of(char* cpu)
+{
+    for (unsigned i = 0; i < max_cpus; i++) {
+        if (tlbs[i].cpu == cpu)
+            return &tlbs[i];
+        if (tlbs[i].cpu)
+            continue;
+        tlbs[i].cpu = cpu;
+        tlbs[i].all_of_it = 1;
+        return &tlbs[i];
+    }
+    fprintf(stderr, "quick_bochs: more than %d CPUs\n", max_cpus);
+    abort();
+}
+
+/* Before an entry is filled. One that is valid has been noted when it became so. */
+static void note_use(char* cpu, struct tlb_entry* entry)
+{
+    struct tlb* tlb = tlb_of(cpu);
+
+    if (~entry->page)
+        return;
+    if (tlb->count < max_used)
+        tlb->used[tlb->count++] = entry;
+    else
+        tlb->all_of_it = 1;
+}
+
+static void invalidate(struct tlb_entry* entry)
+{
+    entry->page = ~UINT64_C(0);
+    entry->access = 0;
+}
+
+static void flush_used(char* cpu)
+{
+    struct tlb* tlb = tlb_of(cpu);
+
+    if (tlb->all_of_it) {
+        for (unsigned i = 0; i < 2; i++)
+            for (uint32_t at = parts[i].start; at < parts[i].end; at += sizeof(struct tlb_entry))
+                invalidate((struct tlb_entry*)(cpu + at));
+    } else {
+        for (unsigned i = 0; i < tlb->count; i++)
+            invalidate(tlb->used[i]);
+    }
+    tlb->count = 0;
+    tlb->all_of_it = 0;
+}
+
+static uint8_t* put(uint8_t* at, const void* code, size_t size)
+{
+    memcpy(at, code, size);
+    return at + size;
+}
+
+/* movabs $target,%rax */
+static uint8_t* put_load(uint8_t* at, const void* target)
+{
+    uint64_t address = (uintptr_t)target;
+
+    at = put(at, "\x48\xb8", 2);
+    return put(at, &address, sizeof(address));
+}
+
+/* The two loops of a flush from %rax to %rdx, which are set right before. */
+static void flush_quickly(uint8_t* near)
 {
     static const uint8_t loop[] = {0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff,   /* movq $-1,(%rax) */
                                    0x48, 0x83, 0xc0, 0x28,                     /* add $40,%rax */
                                    0xc7, 0x40, 0xf0, 0x00, 0x00, 0x00, 0x00};  /* movl $0,-16(%rax) */
+    static const uint8_t to_rax[] = {0x48, 0x8d, 0x87}, to_rdx[] = {0x48, 0x8d, 0x97}; /* lea of %rdi */
     enum { compare = 3, jump = 2, whole = sizeof(loop) + compare + jump, reach = 128 };
-    static const uint8_t code[whole] = {0x49, 0x89, 0xf8,  /* mov %rdi,%r8 */
-                                        0x48, 0x89, 0xd1,  /* mov %rdx,%rcx */
-                                        0x48, 0x29, 0xc1,  /* sub %rax,%rcx */
-                                        0x48, 0x89, 0xc7,  /* mov %rax,%rdi */
-                                        0x83, 0xc8, 0xff,  /* or $-1,%eax */
-                                        0xf3, 0xaa,        /* rep stosb */
-                                        0x4c, 0x89, 0xc7,  /* mov %r8,%rdi */
-                                        0x0f, 0x1f, 0x00}; /* nop */
-    uint8_t* flush = function(flush_name);
-    unsigned replaced = 0;
+    uint8_t *flush = function(flush_name), *fill = function(fill_name);
+    uint8_t *found[2] = {NULL, NULL}, *at;
+    unsigned loops = 0, starts = 0, ends = 0;
 
-    for (uint8_t* at = flush; at && at < flush + reach && at + whole <= text_end; at++) {
+    for (at = flush; flush && at < flush + reach && at + whole <= text_end; at++) {
+        if (!memcmp(at, to_rax, sizeof(to_rax)) && starts < 2)
+            memcpy(&parts[starts++].start, at + sizeof(to_rax), sizeof(uint32_t));
+        if (!memcmp(at, to_rdx, sizeof(to_rdx)) && ends < 2)
+            memcpy(&parts[ends++].end, at + sizeof(to_rdx), sizeof(uint32_t));
         if (memcmp(at, loop, sizeof(loop)) || at[whole - jump] != 0x75 || at[whole - 1] != (uint8_t)-whole)
             continue;
-        memcpy(at, code, whole);
-        replaced++;
+        if (loops < 2)
+            found[loops] = at;
+        loops++;
+        if (starts != loops || ends != loops)
+            break;
     }
-    if (replaced != 2)
+    if (loops != 2 || starts != 2 || ends != 2 || !fill) {
         fprintf(stderr, "quick_bochs: %s is another one\n", flush_name);
+        return;
+    }
+    /* The first calls flush_used; of the second nothing is left. */
+    memset(found[0], 0x90, whole);
+    memset(found[1], 0x90, whole);
+    at = put(found[0], "\x57", 1); /* push %rdi */
+    at = put_load(at, (void*)flush_used);
+    put(at, "\xff\xd0\x5f", 3); /* call *%rax; pop %rdi */
+
+    at = put(near, "\x57\x56\x52\x51\x41\x50", 6); /* push %rdi, %rsi, %rdx, %rcx, %r8 */
+    at = put_load(at, (void*)note_use);
+    at = put(at, "\xff\xd0\x41\x58\x59\x5a\x5e\x5f", 8); /* call *%rax; pop all */
+    at = put_load(at, fill);
+    put(at, "\xff\xe0", 2); /* jmp *%rax */
+    change_calls(fill_name, put_target, near);
+}
+
+/* Where DR0 to DR3 and DR7 are, counted from their CPU. */
+static uint32_t dr0_at, dr7_at;
+
+/* Whether a debug register names something on that page, for one of two kinds of access. */
+static int has_breakpoint(char* cpu, uint64_t address, unsigned kind, unsigned other_kind)
+{
+    uint32_t kinds;
+    uint64_t place;
+
+    memcpy(&kinds, cpu + dr7_at, sizeof(kinds));
+    kinds >>= 16;
+    if (!kinds && kind && other_kind)
+        return 0;
+    for (unsigned i = 0; i < 4; i++, kinds >>= 4) {
+        memcpy(&place, cpu + dr0_at + i * sizeof(place), sizeof(place));
+        if (((kinds & 3) == kind || (kinds & 3) == other_kind) && (place ^ address) < 4096)
+            return 1;
+    }
+    return 0;
+}
+
+/* It is asked each time an entry of the TLB is filled, and takes its time. */
+static void look_for_breakpoints_quickly(uint8_t* near)
+{
+    static const uint8_t load_dr7[] = {0x41, 0x8b, 0x80},    /* mov dr7(%r8),%eax */
+        load_dr[] = {0x49, 0x8b, 0x8c, 0xd0};                /* mov dr0(%r8,%rdx,8),%rcx */
+    enum { reach = 160 };
+    uint8_t* look = function(breakpoint_name);
+
+    for (uint8_t* at = look; at && at < look + reach && at + reach <= text_end; at++) {
+        if (!memcmp(at, load_dr7, sizeof(load_dr7)))
+            memcpy(&dr7_at, at + sizeof(load_dr7), sizeof(dr7_at));
+        if (!memcmp(at, load_dr, sizeof(load_dr)))
+            memcpy(&dr0_at, at + sizeof(load_dr), sizeof(dr0_at));
+    }
+    if (!dr7_at || !dr0_at) {
+        fprintf(stderr, "quick_bochs: %s is another one\n", breakpoint_name);
+        return;
+    }
+    put(put_load(near, (void*)has_breakpoint), "\xff\xe0", 2); /* jmp *%rax */
+    change_calls(breakpoint_name, put_target, near);
 }
 
 __attribute__((constructor)) static void make_quick(void)
 {
     static const char nop[] = "\x0f\x1f\x44\x00\x00", no_stop[] = "\x31\xc0\x0f\x1f\x00"; /* xor %eax,%eax; nop */
     const char* cpus = getenv("QUICK_BOCHS_CPUS");
+    uint8_t* near;
 
     if (!cpus || !*cpus)
         return;
@@ -169,11 +354,17 @@ __attribute__((constructor)) static void make_quick(void)
         return;
     }
     for (size_t i = 0; i < sizeof(callbacks) / sizeof(*callbacks); i++)
-        replace_calls(callbacks[i], nop);
+        change_calls(callbacks[i], put_code, nop);
     if (!strcmp(cpus, "1"))
-        replace_calls(epilog_name, no_stop);
+        change_calls(epilog_name, put_code, no_stop);
     else
         count_only();
-    flush_at_once();
+    near = page_near();
+    if (near) {
+        flush_quickly(near);
+        look_for_breakpoints_quickly(near + 256);
+    } else {
+        perror("quick_bochs: no page near the program");
+    }
     protect(PROT_READ | PROT_EXEC);
 }
