@@ -24,20 +24,26 @@ bool names_module(const PlaceWord& what) {
 
 bool is_padding(std::string_view name) { return OffLimits::named(name) == Refusal::padding; }
 
-/// How many functions of a module are named so.
-size_t count(const ModuleCode& module, const std::string& pattern) {
-    std::set<uint64_t> found;
+/// Different functions that are named so and begin in that text.
+size_t count(const Kallsyms& symbols, const std::string& pattern, Gva start, Gva end) {
+    std::vector<uint64_t> found;
     const NamePattern wanted(pattern);
-    const Kallsyms& symbols = module.symbols.symbols;
     for (size_t i = 0; i < symbols.size(); i++) {
         if (!wanted.matches(symbols.name(i)))
             continue;
         Symbol symbol = symbols[i];
-        if (is_text_type(symbol.type) && !is_padding(symbol.name) &&
-            module.module.text.contains(Gva(symbol.value)))
-            found.insert(symbol.value);
+        Gva at(symbol.value);
+        if (!symbol.absolute && is_text_type(symbol.type) && !is_padding(symbol.name) &&
+            at >= start && at < end)
+            found.push_back(symbol.value);
     }
-    return found.size();
+    std::sort(found.begin(), found.end());
+    return static_cast<size_t>(std::unique(found.begin(), found.end()) - found.begin());
+}
+
+size_t count(const ModuleCode& module, const std::string& pattern) {
+    const ModuleRange& text = module.module.text;
+    return count(module.symbols.symbols, pattern, text.start, text.start + text.size);
 }
 
 bool has_function(const Kallsyms& symbols, const std::string& name) {
@@ -187,22 +193,11 @@ PlaceFinder::find_in(const std::shared_ptr<const ModuleCode>& module, const std:
     return found;
 }
 
-/// Different functions of the kernel's text, without reading it.
+/// In the kernel's text, without reading it.
 size_t PlaceFinder::count_in_kernel(const std::string& pattern) const {
     auto start = kernel_.symbols.address("_stext");
     auto end = kernel_.symbols.address("_etext");
-    std::set<uint64_t> found;
-    const NamePattern wanted(pattern);
-    for (size_t i = 0; start && end && i < kernel_.symbols.size(); i++) {
-        if (!wanted.matches(kernel_.symbols.name(i)))
-            continue;
-        Symbol symbol = kernel_.symbols[i];
-        Gva at(symbol.value);
-        if (!symbol.absolute && is_text_type(symbol.type) && !is_padding(symbol.name) &&
-            at >= *start && at < *end)
-            found.insert(symbol.value);
-    }
-    return found.size();
+    return start && end ? count(kernel_.symbols, pattern, *start, *end) : 0;
 }
 
 /// A word with a pattern in it.

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <sstream>
 #include <stdexcept>
 #include <sys/mman.h>
@@ -75,7 +75,10 @@ std::string GuestImage::text(const std::string& name) const {
     std::ifstream file(path(name), std::ios::binary);
     if (!file)
         throw std::runtime_error("cannot open " + path(name));
-    return std::string(std::istreambuf_iterator<char>(file), {});
+    std::string all(std::filesystem::file_size(path(name)), '\0');
+    if (!file.read(all.data(), static_cast<std::streamsize>(all.size())))
+        throw std::runtime_error("cannot read " + path(name));
+    return all;
 }
 
 namespace {

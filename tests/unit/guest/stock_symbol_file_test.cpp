@@ -32,13 +32,20 @@ class StockSymbolFile : public testing::Test {
         uint64_t moved = good_->image.start.value - linked_base;
         ASSERT_NE(moved, 0u) << "KASLR is off";
 
+        static const std::vector<FakeSymbol> linked = linked_symbols(moved);
+        symbols_ = linked;
+    }
+
+    std::vector<FakeSymbol> linked_symbols(uint64_t moved) const {
+        std::vector<FakeSymbol> symbols;
         std::istringstream lines(guest_->text("kallsyms"));
         for (std::string line; std::getline(lines, line) && line.find('[') == std::string::npos;) {
             FakeSymbol symbol{line.substr(19), line[17], std::stoull(line, nullptr, 16)};
             if (symbol.value >= good_->image.start.value)
                 symbol.value -= moved;
-            symbols_.push_back(symbol);
+            symbols.push_back(symbol);
         }
+        return symbols;
     }
 
     SymbolFile system_map() const {
