@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Makes what level 1 starts from, except the kernel: an initrd of several archives, one behind the
-# other (the kernel unpacks them in turn).
+# Makes archives for level 1. It starts from several, one behind the other (the kernel unpacks them
+# in turn), and is given jobs, each an archive, when it is up.
 #
 #   lab/level1.sh system                  a cached part: busybox, and what runs the job
 #   lab/level1.sh qemu                    another: QEMU, and the libraries it needs
-#   lab/level1.sh job OUT TREE [PART...]  the part of one run: everything under TREE, with the
-#                                         libraries that its programs need and PARTs do not have
+#   lab/level1.sh tree OUT TREE [PART...] everything under TREE, with the libraries that its
+#                                         programs need and PARTs do not have
 # Prints the archive's path.
 
 . "$(dirname "$0")/lib.sh"
@@ -29,10 +29,12 @@ add_libraries() {
 }
 
 make_system() {
-    local tree=$1/tree
+    local tree=$1/tree program
     mkdir -p "$tree"/{bin,sbin,usr/bin,usr/sbin,lab/bin,dev,root}
     install -m 755 /bin/busybox "$tree/bin/busybox"
-    gcc -O2 -Wall -Wextra -Werror -static -s -o "$tree/lab/bin/live" "$lab/level1/live.c"
+    for program in live host; do
+        gcc -O2 -Wall -Wextra -Werror -static -s -o "$tree/lab/bin/$program" "$lab/level1/$program.c"
+    done
     install -m 755 "$lab/level1/wait_for" "$tree/lab/bin/wait_for"
     install -m 755 "$lab/level1/init" "$tree/init"
     archive "$tree" "$1/part.cpio"
@@ -54,20 +56,20 @@ part() {
     local packages=busybox-static
     [ "$1" = system ] || packages='qemu-system-x86 qemu-system-data seabios libc6'
     # shellcheck disable=SC2086
-    cached level1 "$(key "$lab/level1" -- "$(package_versions $packages)" "$1-2")" \
+    cached level1 "$(key "$lab/level1" -- "$(package_versions $packages)" "$1-3")" \
         "packing level 1's $1" "make_$1"
 }
 
 case ${1:-} in
 system | qemu) echo "$(part "$1")/part.cpio" ;;
-job)
+tree)
     parts=()
     for name in "${@:4}"; do parts+=("$(part "$name")/tree"); done
     add_libraries "$3" ${parts[@]+"${parts[@]}"}
     # Debugging information is most of a program's size, and nothing reads it there.
-    find "$3/job" -type f -perm -u+x -size +1M -exec strip -g {} + 2>/dev/null || true
+    find "$3" -type f -perm -u+x -size +1M -exec strip -g {} + 2>/dev/null || true
     archive "$3" "$2"
     echo "$2"
     ;;
-*) die "usage: lab/level1.sh system | qemu | job OUT TREE [PART...]" ;;
+*) die "usage: lab/level1.sh system | qemu | tree OUT TREE [PART...]" ;;
 esac

@@ -128,7 +128,9 @@ step() {
 
 # Makes $cache/NAME/KEY by calling COMMAND with an empty directory as its last argument, unless it
 # is there. Two that want the same wait for each other; a half-made one is never seen. Keeps the
-# newest four per NAME. Prints the path: `cached NAME KEY TEXT COMMAND...`.
+# newest four per NAME, and what has been used within $keep_minutes. Prints the path:
+# `cached NAME KEY TEXT COMMAND...`.
+keep_minutes=1440
 cached() {
     local name=$1 want=$2 text=$3 dir part lock
     shift 3
@@ -147,7 +149,7 @@ cached() {
         exec {lock}>&-
     fi
     touch "$dir"
-    find "$cache/$name" -mindepth 1 -maxdepth 1 -type d ! -name '.*' -mmin +1440 -printf '%T@ %p\n' |
+    find "$cache/$name" -mindepth 1 -maxdepth 1 -type d ! -name '.*' -mmin +"$keep_minutes" -printf '%T@ %p\n' |
         sort -rn | tail -n +5 | cut -d' ' -f2- | xargs -r rm -rf
     printf '%s\n' "$dir"
 }

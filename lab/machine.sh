@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Runs level 1 in Bochs once.
 #
-#   lab/machine.sh --kernel DIR --initrd FILE --run DIR [--cpus N] [--memory MB] [--ips N]
-#                  [--limit SECONDS] [--append WORDS] [--begin MARK --end MARK] [--tty DEVICE]
+#   lab/machine.sh --kernel DIR --initrd FILE --jobs FILE[:FILE...] --run DIR [--keep DIR]
+#                  [--cpus N] [--memory MB] [--ips N] [--append WORDS]
+#                  [--limit SECONDS] [--begin MARK --end MARK] [--tty DEVICE]
+#   lab/machine.sh --state DIR --jobs ... --run DIR [--cpus N] [--limit SECONDS] [--begin ... --end ...]
 #
-# DIR of --kernel is what kernel.sh prints. The job's output appears on stdout as it comes: what the
-# machine says between the two marks. Everything stays in the run directory:
+# DIR of --kernel is what kernel.sh prints. With --keep the machine ends when a job has asked to keep
+# its state, which is in that DIR then; with --state the machine goes on from there (--cpus is as it
+# was). The job's output appears on stdout as it comes: what the machine says between the two marks.
+# Everything stays in the run directory:
 #   live.txt      all that the machine said, with Bochs' own lines
 #   console.txt   level 1's console (kernel messages)
 #   status.txt    what level1/init tells, one word a line
-#   disk.img      first sector: boot.S; from 1 MiB on: the results, a tar
+#   results.tar   what the jobs leave
 #   bochs.log
-# Ends with 0 if level 1 told its end; 124 if SECONDS (wall clock) were over; 125 if the machine
+# Ends with 0 if level 1 told its end, or that its state is kept; 124 if SECONDS (wall clock) were over; 125 if the machine
 # stopped before, or gave no sign of life for long; then the last lines of the console are shown.
 #
 # How the machine starts: the BIOS would read kernel and initrd in a minute. Instead they are loaded
@@ -23,11 +27,11 @@
 
 . "$(dirname "$0")/lib.sh"
 
-kernel='' initrd='' run='' cpus=1 memory=1024 ips=60000000 limit=900 append='' tty=''
+kernel='' initrd='' state='' jobs='' keep='' run='' cpus=1 memory=1024 ips=60000000 limit=900 append='' tty=''
 begin=lab-begin end=lab-end
 while [ $# -gt 0 ]; do
     case $1 in
-    --kernel | --initrd | --run | --cpus | --memory | --ips | --limit | --append | --begin | --end | --tty)
+    --kernel | --initrd | --state | --jobs | --keep | --run | --cpus | --memory | --ips | --limit | --append | --begin | --end | --tty)
         declare "${1#--}=$2"
         shift 2
         ;;
@@ -39,7 +43,7 @@ silence_limit=240 # seconds without any sign of life; alive is told every 5 s of
 block=$((128 * 1024))
 start=$((0xfe0000)) # the block before the kernel: start.S
 entry=$((0x1000000))
-disk_cylinders=1041 # of 16 heads, 63 sectors: 512 MiB
+disk_cylinders=2 # of 16 heads, 63 sectors
 
 cd "$run"
 for file in console live status; do : >$file.txt; done
@@ -64,6 +68,19 @@ make_image() {
         -DSTART=$start -o boot.bin "$lab/level1/boot.S"
     truncate -s $((disk_cylinders * 16 * 63 * 512)) disk.img
     dd if=boot.bin of=disk.img conv=notrunc status=none
+}
+
+# Bochs keeps with the state where it was told to read RAM from, which is over, and a list of plugins.
+# Those on it are loaded in its order; the USB controller of the chipset, left out, comes by itself and
+# last, as it did. In any other order the timers of the state would be those of other devices.
+finish_state() {
+    sed -i '/^optramimage/d; s/usb_uhci=true, //' "$keep/config"
+}
+
+go_on_from_state() {
+    cp "$state/hard_drive.0.drive0.image" disk.img
+    chmod u+w disk.img
+    echo c >start.rc
 }
 
 write_configuration() {
@@ -120,22 +137,41 @@ watch() {
     done
 }
 
-make_image
-write_configuration
+if [ -n "$state" ]; then
+    go_on_from_state
+    start_from=(-r "$state")
+else
+    make_image
+    write_configuration
+    start_from=(-f bochsrc)
+fi
 export SDL_VIDEODRIVER=dummy SDL_AUDIODRIVER=dummy
-gcc -O2 -Wall -Wextra -shared -fPIC -o quick_bochs.so "$lab/quick_bochs.c"
+gcc -O2 -Wall -Wextra -shared -fPIC -fvisibility=hidden -o preload.so "$lab"/bochs/*.c
 # Emulated memory in large pages of the host's.
-background env LD_PRELOAD="$PWD/quick_bochs.so" QUICK_BOCHS_CPUS="${QUICK_BOCHS_CPUS-$cpus}" \
+background env LD_PRELOAD="$PWD/preload.so" QUICK_BOCHS_CPUS="${QUICK_BOCHS_CPUS-$cpus}" \
+    LAB_JOBS="$jobs" LAB_RESULTS=results.tar LAB_KEEP="$keep" \
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
-    bochs-bin -q -f bochsrc -rc start.rc >live.txt 2>bochs.err
+    bochs-bin -q "${start_from[@]}" -rc start.rc >live.txt 2>bochs.err
 machine=$!
 background watch "$machine"
 tail -c +1 -s 0.1 --pid="$machine" -f live.txt | sed -un "/^$begin\$/,/^$end\$/{/^$begin\$/d;/^$end\$/d;p}"
-wait "$machine" || true
-rm -f ram.img start.o
+status=0
+wait "$machine" || status=$?
+rm -f ram.img start.o disk.img*
 
-grep -qx end <(tr -d '\r' <status.txt) && exit 0
+told() { grep -qx "$1" <(tr -d '\r' <status.txt); }
+if [ -n "$keep" ] && [ $status -eq 0 ] && told kept; then
+    finish_state
+    exit 0
+fi
+if [ -z "$keep" ]; then
+    ! told end || exit 0
+elif told end; then
+    echo "lab: the job that prepares the machine failed: $(tr -d '\r' <status.txt | grep '^job ')" >&2
+    exit 1
+fi
 why=$(cat stopped 2>/dev/null || sed -n '/Bochs is exiting/,$p' live.txt | sed -n 2p)
+[ -n "$why" ] || why=$(sed -n 's,^lab/bochs: ,,p' bochs.err | tail -n 1)
 {
     echo "lab: level 1 did not reach its end: ${why:-Bochs ended}"
     echo "lab: it had told: $(tr -d '\r' <status.txt | uniq | tail -n 3 | tr '\n' ' ')"

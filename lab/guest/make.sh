@@ -18,11 +18,13 @@ mkdir -p "$cache"
 
 # Small programs: the agent and guestctl with libc, the deterministic process without.
 build_programs() {
-	local dir=$1
+	local dir=$1 program
 	mkdir -p "$dir"
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/agent" "$here/agent.c"
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/guestctl" "$here/guestctl.c"
-	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/window" "$root/tests/e2e/window.c"
+	for program in window zeros; do
+		gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -o "$dir/$program" "$root/tests/e2e/$program.c"
+	done
 	gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -s -ffreestanding -nostdlib \
 		-fno-stack-protector -o "$dir/deterministic" "$root/tests/e2e/deterministic.c"
 	# 0x8000 is known to tests/e2e/compare.py as well.
@@ -53,7 +55,7 @@ build_initrd() {
 	local kernel=$1 programs=$2 initrd=$3 cooperative=$4 tree n=0 module
 	tree=$(mktemp -d "$cache/tree.XXXXXX")
 	mkdir -p "$tree"/{bin,dev,proc,sys,run,tmp,modules,test-modules,etc}
-	install -m 755 /bin/busybox "$programs"/{agent,deterministic,compat32,window} "$tree/bin/"
+	install -m 755 /bin/busybox "$programs"/{agent,deterministic,compat32,window,zeros} "$tree/bin/"
 	ln -s busybox "$tree/bin/sh"
 	install -m 755 "$here/init" "$tree/init"
 	install -m 755 "$here/workload.sh" "$tree/bin/workload"
@@ -75,7 +77,7 @@ build_initrd() {
 
 inputs=$(cat "$0" "$here"/{init,agent.c,guestctl.c,workload.sh,start-guest,module.sh} \
 	"$root"/guest/{Kbuild,shadowmon_guest.c} "$root"/abi/{guest_offer.h,layout.h} \
-	"$root"/tests/e2e/{deterministic.c,compat32.c,window.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
+	"$root"/tests/e2e/{deterministic.c,compat32.c,window.c,zeros.c,raw.h,truth.sh} /bin/busybox | sha256sum | cut -c 1-16)
 made=$cache/made-$inputs
 if [ ! -e "$made/complete" ]; then
 	rm -rf "$made"

@@ -7,6 +7,6 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 build=$(dirname "$(dirname "$shadowmon")")
 setting changes "${CHANGES:-2000}"
-run_job churn.job "${GUEST:-6.12}" "$build/tests/e2e/hook_churn" "$build/examples/count_calls"
+run_guest_job churn.job "${GUEST:-6.12}" "$build/tests/e2e/hook_churn" "$build/examples/count_calls"
 python3 -B "$here/compare_hooks.py" "$results" "$results/hooks.json" || failed=1
 finish

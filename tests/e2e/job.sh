@@ -43,6 +43,12 @@ boot() { # VERSION
 	say "guest is up"
 }
 
+# The guest that guest.job has left running.
+take_guest() {
+	vmm=$(cat /run/guest/guest/pid) && kill -0 "$vmm" && guest true || give_up guest_runs
+	say "guest is there"
+}
+
 guest() { guestctl -t 3000 run "$1"; }
 
 # trace NAME [ARGUMENTS...]: starts shadowmon, waits until events flow. $monitor is its pid.

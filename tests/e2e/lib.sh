@@ -20,12 +20,14 @@ not_ok() {
 
 # Words that the job finds in files of those names, beside it.
 settings=$(mktemp -d)
-trap 'rm -r "$settings"' EXIT
+preparation=$(mktemp -d)
+trap 'rm -r "$settings" "$preparation"' EXIT
 # setting NAME WORD
 setting() { echo "$2" >"$settings/$1"; }
 
 # run_job JOB GUEST-VERSION [FILE...]: its output goes through, its results are in $results. The
 # version is a setting of the job.
+after=
 run_job() {
 	local job=$1 version=$2 status
 	shift 2
@@ -37,7 +39,7 @@ run_job() {
 		finish
 	fi
 	# shellcheck disable=SC2086
-	"$root/lab/run" ${LAB_RUN_ARGS:-} --guest "$version" --out "$results" \
+	"$root/lab/run" ${LAB_RUN_ARGS:-} ${after:+--after "$after"} --guest "$version" --out "$results" \
 		"$here/$job" "$here/job.sh" "$(command -v cmp)" "$(command -v nice)" "$shadowmon" "$settings"/* "$@" 2>&1 | tee "$results.log"
 	status=${PIPESTATUS[0]}
 	grep -q '^not ok ' "$results.log" && failed=1
@@ -51,6 +53,18 @@ run_job() {
 	fi
 }
 
+# The same, in a guest that is up and has worked already. What $guest_settings holds was set for its
+# start (lab/guest/start-guest).
+guest_settings=
+run_guest_job() {
+	after=$preparation/guest.job
+	{
+		[ -z "$guest_settings" ] || echo "export $guest_settings"
+		cat "$here/guest.job"
+	} >"$after"
+	run_job "$@"
+}
+
 # compare_records NAME: what the guest recorded and what the monitor did are equal.
 compare_records() {
 	python3 -B "$here/compare.py" "$results" "$results/events.json" |
@@ -61,7 +75,7 @@ compare_records() {
 # run_exact GUEST-VERSION [PLACE]: PLACE is for --place. Without it, interrupts are compared as well.
 run_exact() {
 	setting place "${2:-auto}"
-	run_job exact.job "$1" "$here/cooperative.sh"
+	run_guest_job exact.job "$1" "$here/cooperative.sh"
 	compare_records "$1"
 	[ $# -gt 1 ] || python3 -B "$here/compare_irq.py" "$results" "$results/events.json" || failed=1
 }

@@ -49,8 +49,9 @@ run() {
         strip -o "$folder/kvm_$name" "$programs/kvm_$name"
         files="$files $folder/kvm_$name"
     done
+    # This kernel takes long to boot.
     [ "$kernel" = plain ] ||
-        arguments="$arguments --checking --append KVM_TESTS_NEED_LOCKDEP=1"
+        arguments="$arguments --checking --booted --append KVM_TESTS_NEED_LOCKDEP=1"
     # shellcheck disable=SC2086
     "$repo/lab/run" $arguments "$repo/tests/kvm/job.sh" $files || status=$?
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Preloaded into Debian's bochs-bin: takes out what that binary does at each instruction for its
- * debugger and for instrumentation, neither of which the lab uses once the machine runs. What the
- * emulated machine does, and how many instructions it has done when it does it, stays the same
- * (tests/lab/quick_bochs.sh).
+ * Takes out of Bochs what it does at each instruction for its debugger and for instrumentation,
+ * neither of which the lab uses once the machine runs. What the emulated machine does, and how many
+ * instructions it has done when it does it, stays the same (tests/lab/bochs.sh).
  *
  * QUICK_BOCHS_CPUS is the number of emulated CPUs. With one, nothing asks any more after each
  * instruction whether the debugger wants to stop. With several, that question is how they take
@@ -13,26 +12,22 @@
  * And the TLB, which the machine flushes at every VM entry, exit and VMFUNC, is flushed and filled
  * again quickly.
  *
- * What is not found in the binary, which exports its functions for its plugins, is left as it is;
- * the lab is slower then.
+ * What is not found in the binary is left as it is; the lab is slower then.
  */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <link.h>
+#include "program.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#define CALL_SIZE 5 /* e8, distance */
 
 static const char epilog_name[] = "_ZN8BX_CPU_C22dbg_instruction_epilogEv";
 
 static const char flush_name[] = "_ZN8BX_CPU_C9TLB_flushEv";
 /* Fills the entry that it is given, and nothing else does. */
 static const char fill_name[] = "_ZN8BX_CPU_C16translate_linearEP12bx_TLB_entrymjj";
+
+static const char restored_name[] = "_ZN8BX_CPU_C19after_restore_stateEv";
 
 static const char breakpoint_name[] = "_ZN8BX_CPU_C18hwbreakpoint_checkEmjj";
 
@@ -50,92 +45,6 @@ static const char* const callbacks[] = {
     "_Z31bx_instr_cnear_branch_not_takenjm",
 };
 
-static uint8_t *text, *text_end;
-
-static int find_text(struct dl_phdr_info* object, size_t size, void* data)
-{
-    (void)size;
-    (void)data;
-    for (int i = 0; i < object->dlpi_phnum; i++) {
-        const ElfW(Phdr)* part = &object->dlpi_phdr[i];
-
-        if (part->p_type == PT_LOAD && (part->p_flags & PF_X)) {
-            text = (uint8_t*)(object->dlpi_addr + part->p_vaddr);
-            text_end = text + part->p_memsz;
-        }
-    }
-    return 1; /* the first object is the program */
-}
-
-static int protect(int rights)
-{
-    uintptr_t mask = sysconf(_SC_PAGESIZE) - 1;
-    uintptr_t start = (uintptr_t)text & ~mask;
-
-    return mprotect((void*)start, (uintptr_t)text_end - start, rights);
-}
-
-/* The program's own function of that name. */
-static uint8_t* function(const char* name)
-{
-    uint8_t* at = dlsym(RTLD_DEFAULT, name);
-
-    return at >= text && at < text_end ? at : NULL;
-}
-
-/*
- * What is to be called for a function of the program, or put in place of its calls. The bytes of a
- * call, or of a jump, of it cannot be anything else: the distance says where they are.
- */
-static void change_calls(const char* name, void (*change)(uint8_t* at, const void* what), const void* what)
-{
-    const uint8_t* called = function(name);
-    unsigned changed = 0;
-
-    for (uint8_t* at = text; called && at + CALL_SIZE <= text_end; at++) {
-        int32_t distance;
-
-        if (*at != 0xe8 && *at != 0xe9)
-            continue;
-        memcpy(&distance, at + 1, sizeof(distance));
-        if (at + CALL_SIZE + distance != called)
-            continue;
-        change(at, what);
-        changed++;
-    }
-    if (!changed)
-        fprintf(stderr, "quick_bochs: no call of %s\n", name);
-}
-
-static void put_code(uint8_t* at, const void* code)
-{
-    if (*at == 0xe8)
-        memcpy(at, code, CALL_SIZE);
-}
-
-static void put_target(uint8_t* at, const void* target)
-{
-    int32_t distance = (int32_t)((const uint8_t*)target - (at + CALL_SIZE));
-
-    memcpy(at + 1, &distance, sizeof(distance));
-}
-
-/* A page of code that the program's calls reach. */
-static uint8_t* page_near(void)
-{
-    enum { size = 4096, step = 1 << 20, tries = 1024 };
-    uintptr_t start = (uintptr_t)text & ~(uintptr_t)(step - 1);
-
-    for (unsigned i = 1; i < tries; i++) {
-        void* page = mmap((void*)(start - (uintptr_t)i * step), size, PROT_READ | PROT_WRITE | PROT_EXEC,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-
-        if (page != MAP_FAILED)
-            return page;
-    }
-    return NULL;
-}
-
 /*
  * In the epilog:  mov limit(%rbx),%rcx;  cmp %rcx,done(%rbx);  jae ...
  * In its place:   mov limit(%rdi),%rcx;  add $longer,%rcx;  xor %eax,%eax;
@@ -145,7 +54,7 @@ static void count_only(void)
 {
     static const uint8_t load[] = {0x48, 0x8b, 0x8b}, compare[] = {0x48, 0x39, 0x8b}, jump[] = {0x0f, 0x83};
     enum { longer = 16 - 5, operand = 4, reach = 512 };
-    uint8_t* epilog = function(epilog_name);
+    uint8_t* epilog = program_function(epilog_name);
 
     for (uint8_t* at = epilog; at && at < epilog + reach && at + 16 <= text_end; at++) {
         uint8_t code[] = {0x48, 0x8b, 0x8f, 0, 0, 0, 0, 0x48, 0x83, 0xc1, longer, 0x31, 0xc0,
@@ -159,7 +68,7 @@ static void count_only(void)
         memcpy(epilog, code, sizeof(code));
         return;
     }
-    fprintf(stderr, "quick_bochs: %s is another one\n", epilog_name);
+    fprintf(stderr, "lab/bochs: %s is another one\n", epilog_name);
 }
 
 /*
@@ -199,7 +108,7 @@ static struct tlb* tlb_of(char* cpu)
         tlbs[i].all_of_it = 1;
         return &tlbs[i];
     }
-    fprintf(stderr, "quick_bochs: more than %d CPUs\n", max_cpus);
+    fprintf(stderr, "lab/bochs: more than %d CPUs\n", max_cpus);
     abort();
 }
 
@@ -238,31 +147,16 @@ static void flush_used(char* cpu)
     tlb->all_of_it = 0;
 }
 
-static uint8_t* put(uint8_t* at, const void* code, size_t size)
-{
-    memcpy(at, code, size);
-    return at + size;
-}
-
-/* movabs $target,%rax */
-static uint8_t* put_load(uint8_t* at, const void* target)
-{
-    uint64_t address = (uintptr_t)target;
-
-    at = put(at, "\x48\xb8", 2);
-    return put(at, &address, sizeof(address));
-}
-
 /* The two loops of a flush from %rax to %rdx, which are set right before. */
-static void flush_quickly(uint8_t* near)
+static void flush_quickly(void)
 {
     static const uint8_t loop[] = {0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff,   /* movq $-1,(%rax) */
                                    0x48, 0x83, 0xc0, 0x28,                     /* add $40,%rax */
                                    0xc7, 0x40, 0xf0, 0x00, 0x00, 0x00, 0x00};  /* movl $0,-16(%rax) */
     static const uint8_t to_rax[] = {0x48, 0x8d, 0x87}, to_rdx[] = {0x48, 0x8d, 0x97}; /* lea of %rdi */
     enum { compare = 3, jump = 2, whole = sizeof(loop) + compare + jump, reach = 128 };
-    uint8_t *flush = function(flush_name), *fill = function(fill_name);
-    uint8_t *found[2] = {NULL, NULL}, *at;
+    uint8_t *flush = program_function(flush_name), *fill = program_function(fill_name);
+    uint8_t *found[2] = {NULL, NULL}, *at, *near = room_near(64);
     unsigned loops = 0, starts = 0, ends = 0;
 
     for (at = flush; flush && at < flush + reach && at + whole <= text_end; at++) {
@@ -278,8 +172,8 @@ static void flush_quickly(uint8_t* near)
         if (starts != loops || ends != loops)
             break;
     }
-    if (loops != 2 || starts != 2 || ends != 2 || !fill) {
-        fprintf(stderr, "quick_bochs: %s is another one\n", flush_name);
+    if (loops != 2 || starts != 2 || ends != 2 || !fill || !near) {
+        fprintf(stderr, "lab/bochs: %s is another one\n", flush_name);
         return;
     }
     /* The first calls flush_used; of the second nothing is left. */
@@ -292,8 +186,7 @@ static void flush_quickly(uint8_t* near)
     at = put(near, "\x57\x56\x52\x51\x41\x50", 6); /* push %rdi, %rsi, %rdx, %rcx, %r8 */
     at = put_load(at, (void*)note_use);
     at = put(at, "\xff\xd0\x41\x58\x59\x5a\x5e\x5f", 8); /* call *%rax; pop all */
-    at = put_load(at, fill);
-    put(at, "\xff\xe0", 2); /* jmp *%rax */
+    put_jump(at, fill);
     change_calls(fill_name, put_target, near);
 }
 
@@ -319,12 +212,12 @@ static int has_breakpoint(char* cpu, uint64_t address, unsigned kind, unsigned o
 }
 
 /* It is asked each time an entry of the TLB is filled, and takes its time. */
-static void look_for_breakpoints_quickly(uint8_t* near)
+static void look_for_breakpoints_quickly(void)
 {
     static const uint8_t load_dr7[] = {0x41, 0x8b, 0x80},    /* mov dr7(%r8),%eax */
         load_dr[] = {0x49, 0x8b, 0x8c, 0xd0};                /* mov dr0(%r8,%rdx,8),%rcx */
     enum { reach = 160 };
-    uint8_t* look = function(breakpoint_name);
+    uint8_t* look = program_function(breakpoint_name);
 
     for (uint8_t* at = look; at && at < look + reach && at + reach <= text_end; at++) {
         if (!memcmp(at, load_dr7, sizeof(load_dr7)))
@@ -333,38 +226,39 @@ static void look_for_breakpoints_quickly(uint8_t* near)
             memcpy(&dr0_at, at + sizeof(load_dr), sizeof(dr0_at));
     }
     if (!dr7_at || !dr0_at) {
-        fprintf(stderr, "quick_bochs: %s is another one\n", breakpoint_name);
+        fprintf(stderr, "lab/bochs: %s is another one\n", breakpoint_name);
         return;
     }
-    put(put_load(near, (void*)has_breakpoint), "\xff\xe0", 2); /* jmp *%rax */
-    change_calls(breakpoint_name, put_target, near);
+    redirect_calls(breakpoint_name, (void*)has_breakpoint);
 }
 
-__attribute__((constructor)) static void make_quick(void)
+static void (*after_restore)(char* cpu);
+
+/*
+ * A CPU's kept state has the entries of its TLB, but not where in Bochs' own memory the pages are now.
+ * What follows flushes them all; none of them has been noted.
+ */
+static void flush_restored(char* cpu)
+{
+    tlb_of(cpu)->all_of_it = 1;
+    after_restore(cpu);
+}
+
+void quick_begin(void)
 {
     static const char nop[] = "\x0f\x1f\x44\x00\x00", no_stop[] = "\x31\xc0\x0f\x1f\x00"; /* xor %eax,%eax; nop */
     const char* cpus = getenv("QUICK_BOCHS_CPUS");
-    uint8_t* near;
 
     if (!cpus || !*cpus)
         return;
-    dl_iterate_phdr(find_text, NULL);
-    if (!text || protect(PROT_READ | PROT_WRITE | PROT_EXEC)) {
-        perror("quick_bochs");
-        return;
-    }
     for (size_t i = 0; i < sizeof(callbacks) / sizeof(*callbacks); i++)
         change_calls(callbacks[i], put_code, nop);
     if (!strcmp(cpus, "1"))
         change_calls(epilog_name, put_code, no_stop);
     else
         count_only();
-    near = page_near();
-    if (near) {
-        flush_quickly(near);
-        look_for_breakpoints_quickly(near + 256);
-    } else {
-        perror("quick_bochs: no page near the program");
-    }
-    protect(PROT_READ | PROT_EXEC);
+    flush_quickly();
+    after_restore = (void (*)(char*))program_function(restored_name);
+    redirect_calls(restored_name, (void*)flush_restored);
+    look_for_breakpoints_quickly();
 }
