@@ -78,6 +78,7 @@ Result<KernelCode> read_kernel_code(const KernelInfo& kernel, const PhysicalMemo
     auto tables = read_kernel_tables(kernel, memory);
     if (!tables)
         return fail(tables.error().in("read the kernel's tables"));
+    settle_ftrace_places(tables->patched, *start, *text);
 
     std::vector<Gva> entries;
     std::vector<Gva> thunks;

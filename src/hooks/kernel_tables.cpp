@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "src/hooks/kernel_tables.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <functional>
 #include <optional>
@@ -10,6 +12,9 @@ namespace shadowmon {
 namespace {
 
 constexpr uint64_t ud2_size = 2;
+constexpr std::byte breakpoint{0xcc};
+constexpr std::array ftrace_nop{std::byte{0x0f}, std::byte{0x1f}, std::byte{0x44}, std::byte{0},
+                                std::byte{0}};
 constexpr uint32_t exception_entry_size = 12;
 constexpr uint32_t bug_entry_size = 12;
 constexpr uint32_t jump_entry_size = 16;
@@ -212,6 +217,17 @@ Result<KernelTables> read_module_tables(const KernelInfo& kernel, const Physical
     std::erase_if(out->patched,
                   [&](const PatchedSite& site) { return !module.text.contains(site.at); });
     return out;
+}
+
+void settle_ftrace_places(const std::vector<PatchedSite>& patched, Gva start,
+                          std::span<std::byte> text) {
+    for (const PatchedSite& site : patched) {
+        if (site.why != Refusal::ftrace || site.at < start || site.at - start >= text.size())
+            continue;
+        auto place = text.subspan(site.at - start);
+        if (place.size() >= ftrace_nop.size() && place[0] == breakpoint)
+            std::copy(ftrace_nop.begin(), ftrace_nop.end(), place.begin());
+    }
 }
 
 } // namespace shadowmon

@@ -5,6 +5,7 @@
 #include "src/guest/modules.h"
 #include "src/hooks/kernel_code.h"
 
+#include <span>
 #include <vector>
 
 namespace shadowmon {
@@ -25,5 +26,10 @@ Result<KernelTables> read_kernel_tables(const KernelInfo& kernel, const Physical
 /// The same of one module, whose own tables these are; `patched` holds its own places only.
 Result<KernelTables> read_module_tables(const KernelInfo& kernel, const PhysicalMemory& memory,
                                         const GuestModule& module);
+
+/// Puts ftrace's NOP in a copy of the text from `start` on where the kernel has a breakpoint in its
+/// place: for the moment that it takes to write a CALL there, or the NOP again.
+void settle_ftrace_places(const std::vector<PatchedSite>& patched, Gva start,
+                          std::span<std::byte> text);
 
 } // namespace shadowmon

@@ -119,6 +119,7 @@ Result<KernelCode> read_module_code(const KernelInfo& kernel, const PhysicalMemo
     auto tables = read_module_tables(kernel, memory, module);
     if (!tables)
         return fail(tables.error().in(step + ": read its tables"));
+    settle_ftrace_places(tables->patched, module.text.start, text);
 
     Entries entries = find_entries(module, symbols, gaps(module, text, symbols));
     KernelCode code{CodeMap(module.text.start, std::move(text), entries.starts,

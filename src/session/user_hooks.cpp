@@ -192,12 +192,22 @@ UserHooks::Changed UserHooks::overwritten(std::span<const Gpa> places) {
         }
         out.notes.push_back(what);
     }
-    auto ids = hooks_.add(views_, requests);
-    if (ids)
-        out.added = std::move(*ids);
-    else
-        out.notes.push_back(ids.error().in("put hooks elsewhere").message());
+    put_beside(requests, out);
     return out;
+}
+
+/// All at once; if that fails, all that can be.
+void UserHooks::put_beside(std::span<const HookRequest> requests, Changed& out) {
+    auto ids = hooks_.add(views_, requests);
+    if (ids) {
+        out.added.insert(out.added.end(), ids->begin(), ids->end());
+    } else if (requests.size() > 1) {
+        for (const HookRequest& request : requests)
+            put_beside({&request, 1}, out);
+    } else {
+        out.notes.push_back(
+            ids.error().in(fmt::format("put hook {} elsewhere", requests.front().name)).message());
+    }
 }
 
 /// Hooks that were there before need a moment to leave.

@@ -85,6 +85,7 @@ class UserHooks {
                        HookNames::Calls calls = HookNames::Calls::wanted);
     Result<HookRequest> request_for(FoundPlace place, std::optional<uint64_t> limit) const;
     Result<HookRequest> beside(const HookRequest& called);
+    void put_beside(std::span<const HookRequest> requests, Changed& out);
     bool is_guarded() const;
     bool is_watched() const { return loading_guard_ && hooks_.is_on(*loading_guard_); }
     Status guard_modules();

@@ -5,6 +5,8 @@
 #include "src/hooks/movable.h"
 #include "tests/unit/hooks/stock_kernel.h"
 
+#include <array>
+
 namespace shadowmon::test {
 namespace {
 
@@ -27,6 +29,31 @@ TEST_F(StockNames, WhatPeopleHook) {
         EXPECT_LT(at - symbol(word), 16u) << word;
         EXPECT_EQ(found->places[0].name, word);
     }
+}
+
+/// A breakpoint stands in front of what is half NOP, half CALL.
+TEST_F(StockNames, WhatFtraceIsJustChanging) {
+    HookPolicy policy;
+    policy.call_gate = true;
+    HookPlanner calls(*read_kernel_code(*kernel_, *memory_), policy, &kernel_->symbols);
+    auto before = HookNames(calls, kernel_->symbols).find({"vfs_read"}, 1);
+    ASSERT_TRUE(before) << before.error().message();
+    const Displaced& nop = before->places.at(0).displaced;
+    ASSERT_EQ(nop.gate, Gate::call);
+    auto behind =
+        HookNames(calls, kernel_->symbols, HookNames::Calls::avoided).find({"vfs_read"}, 1);
+    ASSERT_TRUE(behind) << behind.error().message();
+
+    const std::array changing{std::byte{0xcc}, std::byte{0x12}, std::byte{0x34}, std::byte{0},
+                              std::byte{0}};
+    memory_->write(*kernel_->to_gpa(nop.address()), changing);
+    HookPlanner now(*read_kernel_code(*kernel_, *memory_), policy, &kernel_->symbols);
+    auto same = HookNames(now, kernel_->symbols).find({"vfs_read"}, 1);
+    ASSERT_TRUE(same) << same.error().message();
+    EXPECT_EQ(same->places.at(0).displaced.bytes, nop.bytes) << "what a hook expects to find";
+    auto still = HookNames(now, kernel_->symbols, HookNames::Calls::avoided).find({"vfs_read"}, 1);
+    ASSERT_TRUE(still) << still.error().message();
+    EXPECT_EQ(still->places.at(0).displaced.address(), behind->places.at(0).displaced.address());
 }
 
 TEST_F(StockNames, ReturnsOfWhatPeopleHook) {

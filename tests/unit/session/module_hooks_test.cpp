@@ -274,6 +274,44 @@ TEST_F(ModuleHooks, GoWithTheGuard) {
     EXPECT_EQ(retired_events(), hooks);
 }
 
+/// The kernel puts a breakpoint first when it writes a CALL where ftrace's NOP was.
+TEST_F(ModuleHooks, GoOnBesideTheNopThatTheGuestWritesTo) {
+    ASSERT_TRUE(ask(HookCommand::Verb::remove, {"*"}).error.empty());
+    ASSERT_TRUE(ask(HookCommand::Verb::add, {"msr:msr_open", "msr:msr_write"}).error.empty());
+    std::vector<uint32_t> called = *session_->hooks().select({"msr:*"});
+    ASSERT_EQ(called.size(), 2u);
+    for (uint32_t id : called) {
+        const HookRequest& hook = session_->hooks().request(id);
+        ASSERT_EQ(hook.displaced.gate, Gate::call);
+        // Its own bytes first: the kernel takes the hook away.
+        vm_->memory.write(hook.gpa, hook.original);
+        vm_->memory.write(hook.gpa, std::array{std::byte{0xcc}});
+        kvm_views_event event{};
+        event.type = KVM_VIEWS_EVENT_OVERWRITTEN;
+        event.gpa = hook.gpa.value;
+        vm_->queue(event);
+    }
+    EXPECT_EQ(loop_->run(milliseconds(60)), TraceEnd::time_over);
+    EXPECT_EQ(in_state("retired"), 2u);
+    EXPECT_EQ(in_state("on"), 2u) << notices_;
+    for (const HookStatus& hook : session_->list_hooks()) {
+        if (hook.state != "on")
+            continue;
+        EXPECT_EQ(hook.gate, "int20");
+        const HookRequest& now = session_->hooks().request(hook.id);
+        bool beside = false;
+        for (uint32_t id : called) {
+            const HookRequest& before = session_->hooks().request(id);
+            const Gva nop = before.displaced.address(), at = now.displaced.address();
+            beside |= before.name == now.name &&
+                      (at >= nop + before.original.size() ? at < nop + 64
+                                                          : at + now.original.size() <= nop);
+        }
+        EXPECT_TRUE(beside) << hook.name;
+    }
+    EXPECT_EQ(lines(notices_, "it goes on at"), 2u) << notices_;
+}
+
 /// What passes while a hook is planned may have been its module, loaded again meanwhile.
 TEST_F(ModuleHooks, ArePlannedAnewIfAModulePassesMeanwhile) {
     HookCommand command;
