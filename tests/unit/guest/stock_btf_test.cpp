@@ -4,9 +4,8 @@
 // make of the blob that the guest's own sysfs gave.
 #include "src/guest/kernel_info.h"
 
-#include "tests/unit/guest/image_file.h"
+#include "tests/unit/guest/stock_guest.h"
 
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
@@ -26,21 +25,7 @@ std::string output_of(const std::string& command) {
     return pipe && pclose(pipe) == 0 ? text : std::string();
 }
 
-class StockBtf : public testing::Test {
-  protected:
-    void SetUp() override {
-        if (GuestImage::folder().empty())
-            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
-        guest_.emplace(GuestImage::folder());
-        ImageFile memory(guest_->path("idle.mem"));
-        auto info = inspect_kernel(memory, guest_->cpus("idle")[0]);
-        ASSERT_TRUE(info) << info.error().message();
-        info_.emplace(std::move(*info));
-    }
-
-    std::optional<GuestImage> guest_;
-    std::optional<KernelInfo> info_;
-};
+class StockBtf : public StockGuest {};
 
 TEST_F(StockBtf, AllMembersOfAllStructsAreWhereBpftoolSees) {
     std::string dump = output_of("PATH=$PATH:/usr/sbin bpftool -j btf dump file '" +
@@ -63,7 +48,7 @@ TEST_F(StockBtf, AllMembersOfAllStructsAreWhereBpftoolSees) {
         // A linear search each in libbpf: every tenth struct is proof enough.
         if (structs % 10 != 0)
             continue;
-        auto size = info_->btf.size(name);
+        auto size = kernel_->btf.size(name);
         ASSERT_TRUE(size) << size.error().message();
         EXPECT_EQ(*size, type.at("size").get<uint32_t>()) << name;
         for (const auto& member : type.at("members")) {
@@ -71,7 +56,7 @@ TEST_F(StockBtf, AllMembersOfAllStructsAreWhereBpftoolSees) {
             uint32_t bits = member.at("bits_offset");
             if (member_name == "(anon)" || bits % 8 || member.value("bitfield_size", 0u))
                 continue;
-            auto offset = info_->btf.offset(name, member_name);
+            auto offset = kernel_->btf.offset(name, member_name);
             ASSERT_TRUE(offset) << offset.error().message();
             EXPECT_EQ(*offset, bits / 8) << name << "." << member_name;
             ++members;
@@ -122,7 +107,7 @@ TEST_F(StockBtf, NestedMembersAreWherePaholeSees) {
         auto expected = pahole_members(text);
         EXPECT_GT(expected.size(), 4u) << name << "\n" << text;
         for (const auto& [member, where] : expected) {
-            auto found = info_->btf.member(name, member);
+            auto found = kernel_->btf.member(name, member);
             ASSERT_TRUE(found) << found.error().message();
             EXPECT_EQ(found->offset, where.first) << name << "." << member;
             EXPECT_EQ(found->size, where.second) << name << "." << member;
@@ -136,7 +121,7 @@ TEST_F(StockBtf, ConfigOffsetsArePaholes) {
     std::string text = output_of("pahole -C task_struct '" + guest_->path("btf") + "'");
     auto task = pahole_members(text);
     auto cred = pahole_members(output_of("pahole -C cred '" + guest_->path("btf") + "'"));
-    const sm_offsets& offsets = info_->offsets;
+    const sm_offsets& offsets = kernel_->offsets;
     EXPECT_EQ(offsets.task_pid, task.at("pid").first);
     EXPECT_EQ(offsets.task_tgid, task.at("tgid").first);
     EXPECT_EQ(offsets.task_real_parent, task.at("real_parent").first);
@@ -146,7 +131,7 @@ TEST_F(StockBtf, ConfigOffsetsArePaholes) {
     EXPECT_EQ(offsets.cred_uid, cred.at("uid").first);
     std::smatch size;
     ASSERT_TRUE(std::regex_search(text, size, std::regex(R"(/\* size: (\d+))")));
-    EXPECT_EQ(info_->task_size, std::stoul(size[1]));
+    EXPECT_EQ(kernel_->task_size, std::stoul(size[1]));
 }
 
 } // namespace

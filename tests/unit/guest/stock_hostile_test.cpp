@@ -5,9 +5,7 @@
 // work.
 #include "src/guest/kernel_info.h"
 
-#include "tests/unit/guest/image_file.h"
-
-#include <gtest/gtest.h>
+#include "tests/unit/guest/stock_guest.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -28,20 +26,11 @@ bool names_a_step(const std::string& message) {
     return false;
 }
 
-class StockHostile : public testing::Test {
+class StockHostile : public StockGuest {
   protected:
-    void SetUp() override {
-        if (GuestImage::folder().empty())
-            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
-        guest_.emplace(GuestImage::folder());
-        memory_.emplace(guest_->path("idle.mem"));
-        cpu_ = guest_->cpus("idle")[0];
-        auto info = inspect_kernel(*memory_, cpu_);
-        ASSERT_TRUE(info) << info.error().message();
-        good_.emplace(std::move(*info));
+    Gpa gpa(const char* symbol) const {
+        return *kernel_->to_gpa(*kernel_->symbols.address(symbol));
     }
-
-    Gpa gpa(const char* symbol) const { return *good_->to_gpa(*good_->symbols.address(symbol)); }
 
     std::string error() {
         auto info = inspect_kernel(*memory_, cpu_);
@@ -51,11 +40,6 @@ class StockHostile : public testing::Test {
         std::string message = error();
         EXPECT_NE(message.find(text), std::string::npos) << message;
     }
-
-    std::optional<GuestImage> guest_;
-    std::optional<ImageFile> memory_;
-    std::optional<KernelInfo> good_;
-    CpuState cpu_;
 };
 
 TEST_F(StockHostile, CutMemory) {
@@ -65,12 +49,12 @@ TEST_F(StockHostile, CutMemory) {
         std::string message = error();
         EXPECT_TRUE(message == "none" || names_a_step(message)) << message;
     }
-    memory_->cut(good_->image.gpa.value + 0x1000);
+    memory_->cut(kernel_->image.gpa.value + 0x1000);
     EXPECT_TRUE(names_a_step(error())) << error();
 }
 
 TEST_F(StockHostile, OverwrittenTables) {
-    for (const MappedRange& part : good_->image.parts) {
+    for (const MappedRange& part : kernel_->image.parts) {
         if (!part.rights.writable && !part.rights.executable)
             memory_->fill(part.gpa, part.size, 0);
     }
@@ -93,8 +77,8 @@ TEST_F(StockHostile, OverwrittenTables) {
     expect_error("page_offset_base says 0x1111111111111111");
     memory_->restore();
 
-    auto task = good_->image.percpu_base + good_->offsets.current_task;
-    memory_->fill(*good_->to_gpa(task), 8, 0x11);
+    auto task = kernel_->image.percpu_base + kernel_->offsets.current_task;
+    memory_->fill(*kernel_->to_gpa(task), 8, 0x11);
     expect_error("current task");
     memory_->restore();
     EXPECT_EQ(error(), "none");
@@ -118,7 +102,7 @@ std::vector<Gpa> find_bytes(const ImageFile& memory, const KernelImage& image,
 TEST_F(StockHostile, OverwrittenTokenTable) {
     // In the token table the digits stand in a row. They may do so elsewhere, too.
     std::string digits("0\0001\0002\0003\0004\0005\0006\0007\0008\0009", 20);
-    auto tables = find_bytes(*memory_, good_->image, digits);
+    auto tables = find_bytes(*memory_, kernel_->image, digits);
     ASSERT_FALSE(tables.empty());
     for (Gpa table : tables)
         memory_->fill(table, 1, 'x');
@@ -130,7 +114,7 @@ TEST_F(StockHostile, OverwrittenTokenTable) {
     memory_->restore();
     // Names and markers come before it.
     for (Gpa table : tables) {
-        Gpa from = std::max(table - (1 << 20), good_->image.gpa);
+        Gpa from = std::max(table - (1 << 20), kernel_->image.gpa);
         memory_->fill(from, table - from - 2048, 0);
     }
     expect_error("kallsyms names");
@@ -140,12 +124,12 @@ TEST_F(StockHostile, OverwrittenTokenTable) {
 
 TEST_F(StockHostile, WrongRegisters) {
     CpuState good = cpu_;
-    cpu_.idt_base = good_->image.start.value;
+    cpu_.idt_base = kernel_->image.start.value;
     expect_error("IDT: IDTR's base");
     cpu_.idt_base = 0x8000000000000000;
     expect_error("IDT: walk of IDTR's base");
     cpu_ = good;
-    cpu_.gs_base = good_->image.start.value;
+    cpu_.gs_base = kernel_->image.start.value;
     expect_error("current task");
     cpu_ = good;
     cpu_.cr4 ^= 1 << 12; // the other number of levels
@@ -164,15 +148,15 @@ TEST_F(StockHostile, RandomCorruption) {
     const char* rounds_text = std::getenv("SM_HOSTILE_ROUNDS");
     unsigned rounds = rounds_text ? static_cast<unsigned>(std::atoi(rounds_text)) : 60;
     std::vector<std::pair<Gpa, uint64_t>> targets;
-    for (const MappedRange& part : good_->image.parts)
+    for (const MappedRange& part : kernel_->image.parts)
         if (!part.rights.executable)
             targets.push_back({part.gpa, part.size});
-    targets.push_back({good_->image.page_tables, 0x1000});
-    targets.push_back({good_->level3_kernel_gpa, 0x1000});
+    targets.push_back({kernel_->image.page_tables, 0x1000});
+    targets.push_back({kernel_->level3_kernel_gpa, 0x1000});
     targets.push_back({gpa("level2_kernel_pgt"), 0x1000});
     auto btf = gpa("__start_BTF");
     targets.push_back(
-        {btf, *good_->symbols.address("__stop_BTF") - *good_->symbols.address("__start_BTF")});
+        {btf, *kernel_->symbols.address("__stop_BTF") - *kernel_->symbols.address("__start_BTF")});
     std::map<std::string, unsigned> outcomes;
     for (unsigned seed = 0; seed < rounds; ++seed) {
         std::mt19937_64 random(seed);
@@ -185,7 +169,7 @@ TEST_F(StockHostile, RandomCorruption) {
         auto info = inspect_kernel(*memory_, cpu_);
         if (info) {
             ++outcomes["fine"];
-            EXPECT_EQ(info->image.start, good_->image.start) << seed;
+            EXPECT_EQ(info->image.start, kernel_->image.start) << seed;
         } else {
             const std::string& message = info.error().message();
             EXPECT_TRUE(names_a_step(message)) << seed << ": " << message;

@@ -5,10 +5,8 @@
 // back to where its kernel was linked. SM_GUEST_IMAGE names the folder.
 #include "src/guest/kernel_info.h"
 
-#include "tests/unit/guest/image_file.h"
+#include "tests/unit/guest/stock_guest.h"
 #include "tests/unit/guest/synthetic.h"
-
-#include <gtest/gtest.h>
 
 #include <cstring>
 #include <sstream>
@@ -18,18 +16,13 @@ namespace {
 
 constexpr uint64_t linked_base = 0xffffffff81000000;
 
-class StockSymbolFile : public testing::Test {
+class StockSymbolFile : public StockGuest {
   protected:
     void SetUp() override {
-        if (GuestImage::folder().empty())
-            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
-        guest_.emplace(GuestImage::folder());
-        memory_.emplace(guest_->path("idle.mem"));
-        cpu_ = guest_->cpus("idle")[0];
-        auto info = inspect_kernel(*memory_, cpu_);
-        ASSERT_TRUE(info) << info.error().message();
-        good_.emplace(std::move(*info));
-        uint64_t moved = good_->image.start.value - linked_base;
+        StockGuest::SetUp();
+        if (!ready())
+            return;
+        uint64_t moved = kernel_->image.start.value - linked_base;
         ASSERT_NE(moved, 0u) << "KASLR is off";
 
         static const std::vector<FakeSymbol> linked = linked_symbols(moved);
@@ -41,7 +34,7 @@ class StockSymbolFile : public testing::Test {
         std::istringstream lines(guest_->text("kallsyms"));
         for (std::string line; std::getline(lines, line) && line.find('[') == std::string::npos;) {
             FakeSymbol symbol{line.substr(19), line[17], std::stoull(line, nullptr, 16)};
-            if (symbol.value >= good_->image.start.value)
+            if (symbol.value >= kernel_->image.start.value)
                 symbol.value -= moved;
             symbols.push_back(symbol);
         }
@@ -65,7 +58,7 @@ class StockSymbolFile : public testing::Test {
         for (char digit = '0'; digit <= '9'; ++digit)
             wanted += {digit, '\0'};
         size_t found = 0;
-        for (const MappedRange& part : good_->image.parts) {
+        for (const MappedRange& part : kernel_->image.parts) {
             std::string data(part.size, '\0');
             ASSERT_TRUE(memory_->read(part.gpa, std::as_writable_bytes(std::span(data))));
             for (size_t at = 0; (at = data.find(wanted, at)) != std::string::npos; ++at, ++found)
@@ -79,16 +72,12 @@ class StockSymbolFile : public testing::Test {
         return info ? "none" : info.error().message();
     }
 
-    std::optional<GuestImage> guest_;
-    std::optional<ImageFile> memory_;
-    std::optional<KernelInfo> good_;
-    CpuState cpu_;
     std::vector<FakeSymbol> symbols_;
 };
 
 TEST_F(StockSymbolFile, AgreesWithTheGuest) {
     SymbolFile map = system_map(), elf = vmlinux();
-    EXPECT_EQ(map.size(), good_->symbols.size());
+    EXPECT_EQ(map.size(), kernel_->symbols.size());
     for (const SymbolFile* file : {&map, &elf}) {
         auto info = inspect_kernel(*memory_, cpu_, file);
         ASSERT_TRUE(info) << info.error().message();
@@ -106,14 +95,14 @@ TEST_F(StockSymbolFile, StandsInForKallsyms) {
         auto info = inspect_kernel(*memory_, cpu_, file);
         ASSERT_TRUE(info) << info.error().message();
         EXPECT_EQ(info->symbols.source(), file->name());
-        EXPECT_EQ(info->banner, good_->banner);
-        EXPECT_EQ(info->idt_gpa, good_->idt_gpa);
-        EXPECT_EQ(info->level3_kernel_gpa, good_->level3_kernel_gpa);
-        EXPECT_EQ(std::memcmp(&info->offsets, &good_->offsets, sizeof(sm_offsets)), 0);
-        ASSERT_EQ(info->symbols.size(), good_->symbols.size());
+        EXPECT_EQ(info->banner, kernel_->banner);
+        EXPECT_EQ(info->idt_gpa, kernel_->idt_gpa);
+        EXPECT_EQ(info->level3_kernel_gpa, kernel_->level3_kernel_gpa);
+        EXPECT_EQ(std::memcmp(&info->offsets, &kernel_->offsets, sizeof(sm_offsets)), 0);
+        ASSERT_EQ(info->symbols.size(), kernel_->symbols.size());
         for (size_t i = 0; i < info->symbols.size(); ++i) {
-            ASSERT_EQ(info->symbols[i].name, good_->symbols[i].name);
-            ASSERT_EQ(info->symbols[i].value, good_->symbols[i].value);
+            ASSERT_EQ(info->symbols[i].name, kernel_->symbols[i].name);
+            ASSERT_EQ(info->symbols[i].value, kernel_->symbols[i].value);
         }
     }
 }
@@ -124,9 +113,9 @@ TEST_F(StockSymbolFile, StandsInForKallsyms) {
 TEST_F(StockSymbolFile, OfAnotherBuildIsRefused) {
     const uint64_t from = linked_base + 0x400000;
     const uint64_t end =
-        good_->symbols.address("_etext")->value - good_->image.start.value + linked_base;
-    const uint64_t entry =
-        good_->symbols.address("entry_SYSCALL_64")->value - good_->image.start.value + linked_base;
+        kernel_->symbols.address("_etext")->value - kernel_->image.start.value + linked_base;
+    const uint64_t entry = kernel_->symbols.address("entry_SYSCALL_64")->value -
+                           kernel_->image.start.value + linked_base;
     for (FakeSymbol& symbol : symbols_)
         if (symbol.value >= from && symbol.value < std::min(entry & ~uint64_t{0xfff}, end))
             symbol.value += 0x10;
@@ -155,7 +144,7 @@ TEST_F(StockSymbolFile, WithAnotherEntryIsRefused) {
 TEST_F(StockSymbolFile, HostileTableOfSystemCalls) {
     SymbolFile map = system_map();
     overwrite_kallsyms();
-    auto table = good_->to_gpa(*good_->symbols.address("sys_call_table"));
+    auto table = kernel_->to_gpa(*kernel_->symbols.address("sys_call_table"));
     ASSERT_TRUE(table);
     memory_->fill(*table, 8, 0);
     EXPECT_NE(error(&map).find("system call 0 is at 0x0"), std::string::npos) << error(&map);

@@ -18,7 +18,7 @@ class StockModules : public StockKernelHooks {
   protected:
     void SetUp() override {
         StockKernelHooks::SetUp();
-        if (IsSkipped() || HasFatalFailure())
+        if (!ready())
             return;
         auto modules = read_modules(*kernel_, *memory_);
         ASSERT_TRUE(modules) << modules.error().message();

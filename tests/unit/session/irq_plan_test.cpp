@@ -4,31 +4,18 @@
 
 #include "src/guest/idt.h"
 #include "src/hooks/movable.h"
-#include "tests/unit/guest/image_file.h"
-
-#include <gtest/gtest.h>
+#include "tests/unit/guest/stock_guest.h"
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <set>
 
 namespace shadowmon::test {
 namespace {
 
-class IrqPlanTest : public testing::Test {
+class IrqPlanTest : public StockGuest {
   protected:
-    void SetUp() override {
-        if (GuestImage::folder().empty())
-            GTEST_SKIP() << "SM_GUEST_IMAGE is not set";
-        GuestImage guest(GuestImage::folder());
-        memory_.emplace(guest.path("idle.mem"));
-        auto info = inspect_kernel(*memory_, guest.cpus("idle")[0]);
-        ASSERT_TRUE(info) << info.error().message();
-        kernel_.emplace(std::move(*info));
-    }
     Result<IrqPlan> plan() { return plan_irq_hooks(*kernel_, *memory_, HookPolicy{}); }
-    Gva symbol(const std::string& name) { return *kernel_->symbols.address(name); }
 
     IdtEntry gate(unsigned vector) {
         IdtEntry entry;
@@ -40,9 +27,6 @@ class IrqPlanTest : public testing::Test {
         memory_->write(kernel_->idt_gpa + vector * sizeof(entry),
                        std::as_bytes(std::span(&entry, 1)));
     }
-
-    std::optional<ImageFile> memory_;
-    std::optional<KernelInfo> kernel_;
 };
 
 TEST_F(IrqPlanTest, EveryGateIsWatched) {
