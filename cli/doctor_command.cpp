@@ -28,16 +28,6 @@ const char* word(HostCheck::State state) {
 
 } // namespace
 
-CLI::App* add_doctor_command(CLI::App& app, DoctorArguments& arguments) {
-    CLI::App* command = app.add_subcommand(
-        "doctor", "Tell what this host has and lacks for watching VMs, and what to do about it");
-    command->add_option("--vm", arguments.vm, "Look at the VM of this VMM process too")
-        ->check(CLI::PositiveNumber)
-        ->type_name("PID");
-    command->footer("Exit code 0 if all that is required is there, 5 if not. Changes nothing.");
-    return command;
-}
-
 std::string render_checks(const std::vector<HostCheck>& checks) {
     std::string out;
     size_t width = 0;

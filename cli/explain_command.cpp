@@ -25,21 +25,6 @@ std::string line_of(const ListedInstruction& one, const char* mark) {
 
 } // namespace
 
-CLI::App* add_explain_command(CLI::App& app, ExplainArguments& arguments) {
-    CLI::App* command = app.add_subcommand(
-        "explain", "Tell what is at a place in a VM's kernel, and how it could be hooked");
-    command->add_option("--vm", arguments.vm, "Process id of the VMM (pgrep -a qemu)")
-        ->required()
-        ->check(CLI::PositiveNumber)
-        ->type_name("PID");
-    command
-        ->add_option("PLACE", arguments.place,
-                     "[MODULE:]FUNCTION, [MODULE:]FUNCTION+OFFSET or 0xADDRESS")
-        ->required();
-    command->footer("Changes nothing in the VM. Exit code 0 if the place can be hooked, 1 if not.");
-    return command;
-}
-
 std::string render_explanation(const Explanation& e) {
     std::string out = fmt::format("{:#x}", e.address.value);
     if (!e.symbol.empty())

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <shadowmonitor/explain.h>
 #include <string>
 
@@ -12,7 +11,6 @@ struct ExplainArguments {
     std::string place;
 };
 
-CLI::App* add_explain_command(CLI::App& app, ExplainArguments& arguments);
 int run_explain(const ExplainArguments& arguments);
 
 /// What there is at a place, in words and listings.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <shadowmonitor/hooks.h>
 #include <string>
 #include <vector>
@@ -17,7 +16,6 @@ struct HooksArguments {
     uint64_t limit = 0; ///< events per second, 0: none
 };
 
-CLI::App* add_hooks_command(CLI::App& app, HooksArguments& arguments);
 int run_hooks(const HooksArguments& arguments);
 
 /// A table, one hook a line, then the notes.

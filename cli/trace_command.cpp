@@ -20,33 +20,6 @@ namespace shadowmon {
 
 namespace {
 
-constexpr const char* trace_footer = R"(What comes out, one line per event (text):
-    09:55:01.123456789 001 bash/412             enter  read(3, 0x7ffd5a3c2e10, 4096, 0, 0, 0)
-  time (UTC), CPU, process/thread id, kind. With --format json each line is one object.
-  The output ends with a summary: events by kind, lost ones, busiest processes and calls.
-
-What --monitor takes:
-  syscalls           every system call, 32-bit ones too, where it begins and where it returns
-  switches           every process switch
-  irq                every interrupt of a device or of the system (timers, calls of other CPUs),
-                     where it begins and ends: vector, handler, interrupted process, duration
-
-What --hook takes (again and again, also with `shadowmon hooks add` on the running trace):
-  vfs_read           a function, where its arguments are still in their registers
-  vfs_read%return    where it returns, with the value
-  do_exit+0x2a       the instruction at an offset; 0xffffffff81234567: at an address
-  ext4:ext4_sync_fs  of a module, also of one that is loaded later or again: until then the hook is
-                     pending; a plain name is looked for in the kernel first
-  'nf_*'             all functions of a name like that, of modules too; 'ext4:*' of one module
-  `shadowmon explain` says what is at a place and how it can be hooked.
-
-When a ring is full (the host reads too slowly):
-  --on-full drop   the guest goes on; what was lost is counted and reported in the output
-  --on-full block  the guest waits until there is room; nothing is lost
-
-Ctrl-C (SIGINT, SIGTERM) detaches cleanly: the guest gets all its bytes back and runs on.
-So does every failure, and the death of this program in whatever way.)";
-
 constexpr const char* all_monitors = "syscalls,switches";
 constexpr unsigned detach_seconds = 20;
 
@@ -134,98 +107,6 @@ int fail_exit(const Error& error, int code = exit_failed) {
 }
 
 } // namespace
-
-CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments) {
-    CLI::App* command =
-        app.add_subcommand("trace", "Watch a running VM and write out what it does");
-    command->add_option("--vm", arguments.vm, "Process id of the VMM (pgrep -a qemu)")
-        ->required()
-        ->check(CLI::PositiveNumber)
-        ->type_name("PID");
-    command
-        ->add_option("--monitor", arguments.monitor,
-                     "What to watch, separated by commas: syscalls, switches, irq (default: "
-                     "syscalls,switches; none if there is a --hook)")
-        ->type_name("LIST")
-        ->expected(1);
-    command
-        ->add_option("--hook", arguments.hooks,
-                     "Hook a place in the guest's kernel; may be given again")
-        ->type_name("PLACE")
-        ->allow_extra_args(false);
-    command
-        ->add_option("--hook-limit", arguments.hook_limit,
-                     "Record so many events per second and --hook at most")
-        ->check(CLI::PositiveNumber)
-        ->type_name("N");
-    command
-        ->add_option("--gate", arguments.gate,
-                     "How hooks enter the monitor: int20, or auto (by CALL where the kernel has a "
-                     "NOP for it, which is cheaper)")
-        ->check(CLI::IsMember({"auto", "int20"}))
-        ->capture_default_str()
-        ->type_name("GATE");
-    command
-        ->add_option("--place", arguments.place,
-                     "Where the monitor's addresses in the guest come from: host (found free by "
-                     "the host), guest (reserved and offered by the module shadowmon_guest in the "
-                     "guest), or auto")
-        ->check(CLI::IsMember({"auto", "host", "guest"}))
-        ->capture_default_str()
-        ->type_name("WHO");
-    command
-        ->add_option("--control", arguments.control,
-                     "Socket on which `shadowmon hooks` finds this trace")
-        ->type_name("PATH");
-    command->add_flag("--no-control", arguments.no_control, "Let nobody change the hooks");
-    command->add_option("--format", arguments.format, "text, or json (one object per line)")
-        ->check(CLI::IsMember({"text", "json"}))
-        ->capture_default_str()
-        ->type_name("FORMAT");
-    command->add_option("-o,--output", arguments.output, "File to write to; - is standard output")
-        ->capture_default_str()
-        ->type_name("FILE");
-    command
-        ->add_option("--on-full", arguments.on_full,
-                     "When a ring is full: drop, or block the guest")
-        ->check(CLI::IsMember({"drop", "block"}))
-        ->capture_default_str()
-        ->type_name("MODE");
-    command
-        ->add_option("--ring-size", arguments.ring_size,
-                     "Bytes per event ring, 4K to 4M; there are two rings per vCPU")
-        ->transform(CLI::AsSizeValue(false))
-        ->capture_default_str()
-        ->type_name("BYTES");
-    command->add_option("--duration", arguments.duration, "End after so many seconds")
-        ->type_name("SECONDS");
-    command->add_flag("--until-exit", arguments.until_exit,
-                      "Go on until the VM ends or a signal comes (the default)");
-    command->add_flag("--summary", arguments.summary,
-                      "Print the summary on standard error as well");
-    command
-        ->add_option("--ready-fd", arguments.ready_fd,
-                     "Write a line to this descriptor once events flow, for scripts")
-        ->type_name("FD");
-    command
-        ->add_option("--ready-file", arguments.ready_file,
-                     "Make this file once events flow, for scripts")
-        ->type_name("PATH");
-    auto* system_map =
-        command
-            ->add_option("--system-map", arguments.system_map,
-                         "System.map of the guest's kernel: checked against the kernel's own "
-                         "symbols, used if it carries none")
-            ->type_name("FILE");
-    command
-        ->add_option("--vmlinux", arguments.vmlinux,
-                     "The same from a vmlinux with its symbol table")
-        ->type_name("FILE")
-        ->excludes(system_map);
-    command->footer(trace_footer);
-    command->fallthrough();
-    return command;
-}
 
 int run_trace(const TraceArguments& arguments) {
     auto options = trace_options(arguments);

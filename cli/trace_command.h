@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,7 +30,6 @@ struct TraceArguments {
     std::string vmlinux;
 };
 
-CLI::App* add_trace_command(CLI::App& app, TraceArguments& arguments);
 int run_trace(const TraceArguments& arguments);
 
 } // namespace shadowmon
