@@ -8,8 +8,12 @@
 preset=$1
 shift
 cd "$repo"
-[ -e "build/$preset/build.ninja" ] || step "configuring ($preset)" cmake --preset "$preset" \
-    -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
+headers=$(dirname "$("$lab/headers.sh")") # for names of system calls and errors
+if ! [ -e "build/$preset/build.ninja" ] ||
+    ! grep -qxF "SM_LINUX_HEADERS:PATH=$headers" "build/$preset/CMakeCache.txt"; then
+    step "configuring ($preset)" cmake --preset "$preset" -DSM_LINUX_HEADERS="$headers" \
+        -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
+fi
 targets=()
 for target in "$@"; do targets+=(--target "$target"); done
 step "building ($preset)" cmake --build --preset "$preset" ${targets[@]+"${targets[@]}"}

@@ -12,7 +12,7 @@ packages=(
     nlohmann-json3-dev zlib1g-dev libzstd-dev liblzma-dev liblz4-dev
     libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev clang-format-14
     # building level 1's kernel and the KVM extension
-    linux-source-6.12 linux-headers-6.12-amd64 bc bison flex libssl-dev xz-utils lz4 zstd patch cpio kmod
+    linux-source-6.12 bc bison flex libssl-dev xz-utils lz4 zstd patch cpio kmod pahole
     # building the guest's module
     dkms
     # the machine and what runs in it

@@ -11,8 +11,8 @@ root=$(readlink -f "$here/../..")
 release=$(cat "$1/release")
 package=$(basename "$1") # of the kernel: NAME_VERSION
 out=$(readlink -f "$2")
-"$here/module.sh" "${package%%_*}" "${package#*_}" >/dev/null # the headers, if they are not there
-headers=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor/guest/${package/#linux-image-/linux-headers-}
+headers=${package%%_*}
+headers=$("$root/lab/headers.sh" "${headers/#linux-image-/linux-headers-}" "${package#*_}")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -24,7 +24,7 @@ mkdir -p "$source" "$work/tree"
 cp -r "$root/guest" "$root/abi" "$source/"
 cp "$root/guest/dkms.conf" "$source/"
 dkms build "$name/$version" -k "$release" --sourcetree "$work/src" --dkmstree "$work/tree" \
-    --kernelsourcedir "$headers/usr/src/linux-headers-$release" || {
+    --kernelsourcedir "$headers" || {
     find "$work/tree" -name make.log -exec cat {} + >&2
     exit 1
 }
