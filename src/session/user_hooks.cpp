@@ -129,7 +129,7 @@ Result<HookRequest> UserHooks::request_for(FoundPlace place, std::optional<uint6
     return request;
 }
 
-/// The same function, with an INT 20 behind the NOP that the guest wants for itself.
+/// The same function, with an INT 20 beside the NOP that the guest wants for itself.
 Result<HookRequest> UserHooks::beside(const HookRequest& called) {
     Gva nop = called.displaced.address();
     std::shared_ptr<const ModuleCode> module;
