@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What is preloaded into Debian's bochs-bin begins here: quick.c, host_port.c and keep.c. */
+/*
+ * What is preloaded into Debian's bochs-bin begins here: mend.c, quick.c, host_port.c and
+ * keep.c.
+ */
 #include "program.h"
 
 #include <stdio.h>
@@ -12,6 +15,7 @@ __attribute__((constructor)) static void begin(void)
         perror("lab/bochs");
         return;
     }
+    mend_begin();
     quick_begin();
     host_port_begin();
     program_close();

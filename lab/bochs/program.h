@@ -46,4 +46,5 @@ void redirect_calls(const char* name, const void* target);
 
 /* The parts of preload.c. */
 void quick_begin(void);
+void mend_begin(void);
 void host_port_begin(void);

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <linux/kvm.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 
@@ -340,6 +341,70 @@ void test_get_vcpu(bool armed) {
     vm.vcpu(0).wait().must_return();
 }
 
+/// The calling thread on one CPU, and what it starts meanwhile.
+class OnOneCpu {
+  public:
+    OnOneCpu() {
+        SM_CHECK_SYS(sched_getaffinity(0, sizeof before_, &before_));
+        cpu_set_t first;
+        CPU_ZERO(&first);
+        CPU_SET(0, &first);
+        SM_CHECK_SYS(sched_setaffinity(0, sizeof first, &first));
+    }
+    OnOneCpu(const OnOneCpu&) = delete;
+    ~OnOneCpu() { sched_setaffinity(0, sizeof before_, &before_); }
+
+  private:
+    cpu_set_t before_{};
+};
+
+kvm_vcpu_events events_of(const Vcpu& vcpu) {
+    kvm_vcpu_events events{};
+    SM_CHECK_SYS(ioctl(vcpu.fd(), KVM_GET_VCPU_EVENTS, &events));
+    return events;
+}
+
+void block_nmis(const Vcpu& vcpu, bool block) {
+    kvm_vcpu_events events = events_of(vcpu);
+    events.nmi.masked = block;
+    SM_CHECK_SYS(ioctl(vcpu.fd(), KVM_SET_VCPU_EVENTS, &events));
+}
+
+/// A vCPU in an NMI's handler may go back into the compartment from there: the views stay until it
+/// has left the handler. It blocks nothing for a vCPU that has its CPU afterwards.
+void test_nmis_blocked() {
+    note("NMIs blocked");
+    OnOneCpu on_one_cpu;
+    Vm other;
+    block_nmis(other.vcpu(0), true);
+    SM_CHECK_EQ(other.vcpu(0).call(guest_function(guest_return_value)).must_return(), return_value,
+                "a vCPU whose NMIs are blocked runs");
+    SM_CHECK(events_of(other.vcpu(0)).nmi.masked);
+
+    Vm vm;
+    Vcpu& vcpu = vm.vcpu(0);
+    Views views = Views::attach(vm.fd());
+    Compartment compartment(views);
+    compartment.enable();
+    vcpu.call(guest_function(guest_return_value)).must_return();
+    SM_CHECK(!events_of(vcpu).nmi.masked);
+
+    block_nmis(vcpu, true);
+    auto& control = vm.at<LoopControl>(control_gpa);
+    vcpu.start(guest_function(guest_count_loop), control_gpa);
+    wait_until("the vCPU runs",
+               [&] { return *const_cast<volatile uint64_t*>(&control.count) > 0; });
+    views.vcpu(0); // It has made an exit.
+    views.close();
+    SM_CHECK_EQ(Views::try_attach(vm.fd()), -EEXIST, "it may return");
+    control.stop = 1;
+    vcpu.wait().must_return();
+    SM_CHECK_EQ(Views::try_attach(vm.fd()), -EEXIST, "it may return once it runs again");
+    block_nmis(vcpu, false);
+    vcpu.call(guest_function(guest_return_value)).must_return();
+    wait_until_free(vm, "the views are gone");
+}
+
 /// The fd is not inherited by a program that the owner starts.
 void test_owner_execs() {
     note("the owner starts a program");
@@ -358,6 +423,7 @@ void test_main() {
     require_hardware(KVM_VIEWS_HW_VE);
     test_get_vcpu(false);
     test_get_vcpu(true);
+    test_nmis_blocked();
     test_vcpu_created_late();
     test_owner_execs();
     test_reset();
