@@ -14,8 +14,8 @@
 #include "views/internal.h"
 #include "views/views_mmu.h"
 
-/* How often to look at a vCPU that may return, while its VMM runs it and while not. */
-#define VIEWS_RETURN_POLL	DIV_ROUND_UP(HZ, 50)
+/* How often to look at a vCPU that is waited for, while its VMM runs it and while not. */
+#define VIEWS_RUNNING_POLL	DIV_ROUND_UP(HZ, 50)
 #define VIEWS_PAUSED_POLL	HZ
 
 static bool views_anyone_inside(struct kvm_views *views)
@@ -33,34 +33,30 @@ static bool views_anyone_inside(struct kvm_views *views)
 /*
  * Leaving the compartment makes no exit, so vCPUs inside are made to exit. Each
  * of them queues the work again on its way back into the guest, a tick later if
- * it is still inside. One that may return there can halt instead of entering: the
- * work looks for itself, too. Returns false if there is none.
+ * it is still inside. It can also go to its VMM instead, outside by then, and one that
+ * may return can halt: the work looks for itself, too. Returns false if there is none.
  */
 static bool views_kick_inside(struct kvm_views *views)
 {
 	unsigned long i, poll = 0;
 	struct kvm_vcpu *vcpu;
-	bool kicked = false;
 
 	kvm_for_each_vcpu(i, vcpu, views->kvm) {
-		bool may_return = kvm_views_may_return(vcpu);
-
-		if (!may_return && !READ_ONCE(vcpu->arch.views->inside))
+		if (!kvm_views_may_return(vcpu) && !READ_ONCE(vcpu->arch.views->inside))
 			continue;
 		kvm_make_request(KVM_REQ_VIEWS, vcpu);
 		kvm_vcpu_kick(vcpu);
-		kicked = true;
 
-		if (may_return && mutex_is_locked(&vcpu->mutex))
-			poll = VIEWS_RETURN_POLL;
-		else if (may_return && !poll)
+		if (mutex_is_locked(&vcpu->mutex))
+			poll = VIEWS_RUNNING_POLL;
+		else if (!poll)
 			poll = VIEWS_PAUSED_POLL;
 	}
 
 	/* If a vCPU has queued it for earlier, that stands. */
 	if (poll)
 		queue_delayed_work(system_wq, &views->drain, poll);
-	return kicked;
+	return poll;
 }
 
 /*
