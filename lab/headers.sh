@@ -12,7 +12,7 @@
 
 download() {
     apt-get -qq -o APT::Sandbox::User=root download "$1=$version" || {
-        echo "no $1 $version to be had; after apt-get update and apt-get upgrade there may be newer ones" >&2
+        echo "$1 $version is not to be had: run apt-get update and apt-get upgrade" >&2
         return 1
     }
 }
@@ -34,9 +34,13 @@ fetch() {
 
 if [ $# -eq 0 ]; then
     version=$(dpkg-query -W -f '${Version}' linux-source-6.12)
-    package=$(apt-cache pkgnames "linux-headers-${version%%-*}" |
-        grep -E "^linux-headers-${version%%-*}[^-]*-amd64\$" || true)
-    [ -n "$package" ] || die "no linux-headers of ${version%%-*} in apt's lists; run apt-get update"
+    named="^linux-headers-${version%%-*}[^-]*-amd64\$"
+    mkdir -p "$cache/headers"
+    package=$(find "$cache/headers" -name "*_$version" -printf '%f\n' | sed 's/_.*//' | grep -E "$named" || true)
+    # What apt says takes a second.
+    [ -n "$package" ] || package=$(apt-cache pkgnames linux-headers- | grep -E "$named" || true)
+    [ -n "$package" ] ||
+        die "no linux-headers of ${version%%-*} in apt's lists: run apt-get update and apt-get upgrade"
 else
     package=$1
     version=$2

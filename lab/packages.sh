@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Installs what building, testing and the lab need, from Debian 12's own archive. Says nothing when
-# all of it is there. The only step that needs root.
+# Installs what building, testing and the lab need, from Debian 12's own archive, and has apt's lists
+# fetched, from which the lab takes kernels later. Says nothing when all of it is there. The only step
+# that needs root.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -31,13 +32,16 @@ missing() {
 installed=$(mktemp)
 remove_at_exit "$installed"
 mapfile -t wanted < <(missing "$installed")
-[ ${#wanted[@]} -gt 0 ] || exit 0
-[ "$(id -u)" -eq 0 ] || die "these packages are missing, and only root can install them: ${wanted[*]}"
+have_lists() { compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; }
+[ ${#wanted[@]} -gt 0 ] || ! have_lists || exit 0
+[ "$(id -u)" -eq 0 ] ||
+    die "these packages are missing, or apt's lists, and only root can get them: ${wanted[*]}"
 
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -q -y -o DPkg::Lock::Timeout=600 -o APT::Sandbox::User=root)
-say "installing ${#wanted[@]} Debian packages: ${wanted[*]}"
 step "updating the package lists" "${apt[@]}" update
+[ ${#wanted[@]} -gt 0 ] || exit 0
+say "installing ${#wanted[@]} Debian packages: ${wanted[*]}"
 step "installing packages" "${apt[@]}" install --no-install-recommends "${wanted[@]}"
 mapfile -t wanted < <(missing "$installed")
 [ ${#wanted[@]} -eq 0 ] || die "still missing after the installation: ${wanted[*]}"
