@@ -28,23 +28,27 @@ declare -A allowed=(
 
 bad=0
 for folder in "${!allowed[@]}"; do
-    while IFS=: read -r file line include; do
-        path=$(sed -E 's/^#include [<"]([^>"]*)[>"].*/\1/' <<<"$include")
-        [[ $path != shadowmonitor/* ]] || path=include/$path
-        [[ $path == */* || $folder == include ]] || continue
-        case $include in
-        *\<*) [[ $folder == include || $path == include/* ]] || continue ;;
-        esac
-        ok=0
-        for prefix in ${allowed[$folder]}; do
-            [[ $path == "$prefix"/* ]] && ok=1
-        done
-        # A header of the C++ standard library.
-        [[ $folder != include || ! $include =~ ^#include\ \<[a-z_]+\>$ ]] || ok=1
-        if ((!ok)); then
-            printf '%s:%s: %s may not include %s\n' "$file" "$line" "$folder" "$path"
-            bad=1
-        fi
-    done < <(grep -rnE '^#include [<"]' "$folder" --include='*.h' --include='*.cpp' --include='*.c' --include='*.S' || true)
+    { grep -rnE '^#include [<"]' "$folder" --include='*.h' --include='*.cpp' --include='*.c' --include='*.S' || true; } |
+        awk -v folder="$folder" -v allowed="${allowed[$folder]}" '
+        BEGIN { count = split(allowed, prefixes, " ") }
+        {
+            match($0, /#include [<"][^>"]*/)
+            quoted = substr($0, RSTART + 9, 1) == "\""
+            path = substr($0, RSTART + 10, RLENGTH - 10)
+            # A header of the C++ standard library.
+            if (folder == "include" && !quoted && path ~ /^[a-z_]+$/)
+                next
+            if (path ~ /^shadowmonitor\//)
+                path = "include/" path
+            if (folder != "include" && (path !~ /\// || (!quoted && path !~ /^include\//)))
+                next
+            for (i = 1; i <= count; i++)
+                if (index(path, prefixes[i] "/") == 1)
+                    next
+            split($0, place, ":")
+            printf "%s:%s: %s may not include %s\n", place[1], place[2], folder, path
+            bad = 1
+        }
+        END { exit bad }' || bad=1
 done
 exit $bad
