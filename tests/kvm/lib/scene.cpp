@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tests/kvm/lib/scene.h"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <linux/kvm.h>
@@ -53,9 +55,19 @@ Scene::Scene(unsigned vcpus, uint32_t slots, uint32_t ring_size)
     guest.attach();
     const Way& way = all_ways[0];
     warm_up(way);
-    if (pass(way, way.function, 0, guest_flags) != pass(way, way.function, 0, guest_flags))
+    if (!counts_instructions(way))
         skip("the TSC does not count instructions here");
     warm_up(way);
+}
+
+/// Passes take the same then, but for those that the host's clock interrupts.
+bool Scene::counts_instructions(const Way& way) {
+    std::array<uint64_t, 9> ticks;
+    for (uint64_t& of_pass : ticks)
+        of_pass = pass(way, way.function, 0, guest_flags);
+    std::sort(ticks.begin(), ticks.end());
+    return std::count(ticks.begin(), ticks.end(), ticks[ticks.size() / 2]) >
+           static_cast<long>(ticks.size() / 2);
 }
 
 void Scene::prepare(const uint8_t* function, uint64_t delta, uint64_t flags, uint32_t next_sample) {

@@ -125,6 +125,7 @@ class Scene {
             ticks = std::min(ticks, pass(way, function, 0, flags, next_sample));
         return ticks;
     }
+    bool counts_instructions(const Way& way);
     /// Maps what a passage needs, so that it has no exit of its own.
     void warm_up(const Way& way) {
         pass(way, way.function, 0, guest_flags);
