@@ -26,12 +26,6 @@ CLEAN = (
 )
 FOLDERS = ("src", "cli", "include", "examples", "payload", "tests/kvm", "bench")
 TIDY = "clang-tidy-14"
-# How many steps of one function the static analyzer takes: a third of its own limit, at which it
-# spends two fifths of clang-tidy's time on few long functions.
-ANALYZER = [
-    f"--extra-arg={argument}"
-    for argument in ("-Xclang", "-analyzer-config", "-Xclang", "max-nodes=75000")
-]
 GCC_ONLY = re.compile(r" -f(fixed-\w+|no-crossjumping|no-tree-[\w-]+)")  # payload.cpp's
 
 
@@ -65,9 +59,7 @@ def look_at(file, clean, commands):
     if clean.exists():
         clean.touch()
         return ""
-    done = subprocess.run(
-        [TIDY, "--quiet", *ANALYZER, "-p", commands, file], capture_output=True, text=True
-    )
+    done = subprocess.run([TIDY, "--quiet", "-p", commands, file], capture_output=True, text=True)
     if done.returncode == 0 and not done.stdout.strip():
         clean.touch()
         return ""
@@ -79,7 +71,7 @@ def main():
     headers = headers_by_object()
     CLEAN.mkdir(parents=True, exist_ok=True)
     version = subprocess.run([TIDY, "--version"], check=True, capture_output=True).stdout
-    common = version + (REPO / ".clang-tidy").read_bytes() + str(ANALYZER).encode()
+    common = version + (REPO / ".clang-tidy").read_bytes()
     wanted = {pathlib.Path(name).resolve() for name in sys.argv[1:]}
     jobs = {}
     for entry in commands:

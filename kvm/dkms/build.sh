@@ -7,8 +7,8 @@
 # leaves kvm.ko, kvm-intel.ko and kvm-amd.ko in OUTDIR. The sources are those of the package
 # linux-source-6.12, which must be of the same upstream release as the headers.
 # kvm-amd.ko is KVM's own, rebuilt because the kernel's would not load beside this kvm.ko;
-# irqbypass.ko stays the kernel's. SM_LINUX_HEADERS and SM_LINUX_SOURCE say where both are if they are
-# not where the packages put them.
+# irqbypass.ko stays the kernel's. SM_KERNEL_BUILD names the headers' folder and SM_LINUX_SOURCE the
+# archive of the sources if they are not where the packages put them.
 set -euo pipefail
 
 die() {
@@ -19,7 +19,7 @@ die() {
 [ $# -eq 2 ] || die "usage: build.sh KERNELRELEASE OUTDIR"
 release=$1
 here=$(cd "$(dirname "$0")" && pwd)
-headers=${SM_LINUX_HEADERS:-/lib/modules/$release/build}
+headers=${SM_KERNEL_BUILD:-/lib/modules/$release/build}
 source=${SM_LINUX_SOURCE:-/usr/src/linux-source-6.12.tar.xz}
 
 [ -d "$headers" ] || die "no headers of $release; install linux-headers-$release"

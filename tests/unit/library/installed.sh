@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# usage: installed.sh CMAKE BUILD-DIR EXAMPLES-DIR COMPILER
+# usage: installed.sh CMAKE BUILD-DIR EXAMPLES-DIR COMPILER [CXX-FLAGS]
 #
 # Installs a build to a fresh prefix and builds the examples against that, outside of the project.
 set -euo pipefail
-cmake=$1 build=$2 examples=$3 compiler=$4
+cmake=$1 build=$2 examples=$3 compiler=$4 flags=${5:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 # A copy, so that nothing of the project is found beside it.
 cp -r "$examples" "$work/examples"
 "$cmake" -S "$work/examples" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" \
-    -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror" >/dev/null
+    -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror $flags" >/dev/null
 "$cmake" --build "$work/build"
 grep -q "^shadowmonitor_DIR:PATH=$work/prefix/" "$work/build/CMakeCache.txt"
 
