@@ -9,6 +9,7 @@
  *                    comes back from here
  *                  write 3: reading it gives a random number of the host's from now on
  *                  write 4: the results are whole
+ *                  write 5: the machine ends, and Bochs with it
  *   HOST_PORT + 4  read: the job's bytes, one word after the other, filled up with 0
  *                  write: words of the results
  *
@@ -26,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { HOST_PORT = 0x5ad0, next_job = 1, keep = 2, give_random = 3, results_end = 4 };
+enum { HOST_PORT = 0x5ad0, next_job = 1, keep = 2, give_random = 3, results_end = 4, machine_end = 5 };
 
 static FILE *job, *results;
 static uint32_t job_size;
@@ -125,6 +126,10 @@ static void write_port(void* self, uint32_t address, uint32_t value, unsigned si
         random_wanted = 1;
     if (value == results_end)
         close_results();
+    if (value == machine_end) {
+        fflush(NULL);
+        _exit(0);
+    }
 }
 
 static uint32_t read_port(void* self, uint32_t address, unsigned size)

@@ -6,6 +6,7 @@
  *                  started from the same kept state
  *   host results   takes standard input out
  *   host keep      the machine's state is kept here, and who starts from it comes back
+ *   host end       the machine ends
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { HOST_PORT = 0x5ad0, next_job = 1, keep = 2, give_random = 3, results_end = 4, words = 1 << 14 };
+enum { HOST_PORT = 0x5ad0, next_job = 1, keep = 2, give_random = 3, results_end = 4, machine_end = 5, words = 1 << 14 };
 
 static uint32_t buffer[words];
 
@@ -90,10 +91,10 @@ int main(int argc, char** argv)
         return job();
     if (!strcmp(what, "results"))
         return results();
-    if (strcmp(what, "keep")) {
-        fputs("usage: host job | results | keep\n", stderr);
+    if (strcmp(what, "keep") && strcmp(what, "end")) {
+        fputs("usage: host job | results | keep | end\n", stderr);
         return 2;
     }
-    outl(keep, HOST_PORT);
+    outl(strcmp(what, "end") ? keep : machine_end, HOST_PORT);
     return 0;
 }

@@ -2,17 +2,15 @@
 /*
  * What the kernel is told at its PVH entry: struct hvm_start_info, the initrd, the memory map and
  * the command line (file "cmdline"). Assembled per run with INITRD, INITRD_SIZE, MEMORY and ENTRY.
- * The last 64 KiB of memory hold the BIOS' ACPI tables.
  */
 #define RAM 1
 #define RESERVED 2
-#define ACPI 3
 
 start_info:
         .long   0x336ec578, 1           /* magic, version */
         .long   0, 1                    /* flags, modules */
         .quad   modules, cmdline
-        .quad   0                       /* RSDP: the kernel finds it where a BIOS puts it */
+        .quad   0                       /* RSDP: not needed, the kernel has no ACPI */
         .quad   memory_map
         .long   (memory_map_end - memory_map) / 24, 0
 modules:
@@ -22,10 +20,8 @@ memory_map:
         .long   RAM, 0
         .quad   0x9f000, 0x61000
         .long   RESERVED, 0
-        .quad   0x100000, MEMORY - 0x110000
+        .quad   0x100000, MEMORY - 0x100000
         .long   RAM, 0
-        .quad   MEMORY - 0x10000, 0x10000
-        .long   ACPI, 0
 memory_map_end:
 cmdline:
         .incbin "cmdline"
