@@ -14,6 +14,7 @@ if ! [ -e "build/$preset/build.ninja" ] ||
     step "configuring ($preset)" cmake --preset "$preset" -DSM_LINUX_HEADERS="$headers" \
         -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
 fi
+large_pages
 targets=()
 for target in "$@"; do targets+=(--target "$target"); done
 step "building ($preset)" cmake --build --preset "$preset" ${targets[@]+"${targets[@]}"}

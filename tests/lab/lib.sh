@@ -48,4 +48,18 @@ timeout 10 bash -c 'until [ -s "$1" ]; do sleep 0.05; done' - "$cache/child"
 kill -TERM "$shell"
 wait "$shell" || true
 verdict "$(! runs "$(<"$cache/child")"; echo $?)" "a shell takes along what it has started"
+
+# The flag "hg" of a mapping in smaps: large pages have been asked for.
+large_pages
+asked() { # COMMAND...
+    "$@" python3 -c 'import mmap
+kept = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+print(open("/proc/self/smaps").read())' | grep '^VmFlags:.* hg\b' >/dev/null
+}
+if [ -e /sys/kernel/mm/transparent_hugepage/enabled ]; then
+    verdict "$(! asked env; echo $?)" "memory is in pages of the usual size by itself"
+    verdict "$(asked "$lab/compiler/in_large_pages"; echo $?)" "a compiler asks for large pages"
+else
+    echo "skip a compiler asks for large pages"
+fi
 exit $failed
