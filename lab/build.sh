@@ -17,4 +17,4 @@ fi
 large_pages
 targets=()
 for target in "$@"; do targets+=(--target "$target"); done
-step "building ($preset)" cmake --build --preset "$preset" ${targets[@]+"${targets[@]}"}
+step "building ($preset)" cmake --build --preset "$preset" -j "$(nproc)" ${targets[@]+"${targets[@]}"}

@@ -92,7 +92,7 @@ def main():
         entry["command"] = GCC_ONLY.sub("", entry["command"])
     with (
         tempfile.TemporaryDirectory() as folder,
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as workers,
+        concurrent.futures.ThreadPoolExecutor(int(subprocess.check_output("nproc"))) as workers,
     ):
         pathlib.Path(folder, "compile_commands.json").write_text(json.dumps(commands))
         for name, found in zip(names, workers.map(lambda n: look_at(*jobs[n], folder), names)):
