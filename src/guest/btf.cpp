@@ -4,6 +4,8 @@
 #include <bpf/btf.h>
 
 #include <cstring>
+#include <memory>
+#include <span>
 
 namespace shadowmon {
 
@@ -90,7 +92,9 @@ Result<Btf> Btf::find(const PhysicalMemory& memory, const KernelImage& image,
         *stop - *start > max_blob)
         return failf("BTF: {:#x}..{:#x} is no part of the kernel image {:#x}..{:#x}", start->value,
                      stop->value, image.start.value, image.end().value);
-    std::vector<std::byte> blob(*stop - *start);
+    const uint64_t size = *stop - *start;
+    auto buffer = std::make_unique_for_overwrite<std::byte[]>(size);
+    std::span blob(buffer.get(), size);
     VirtualMemory kernel(image.tables(memory));
     if (auto status = kernel.read(*start, blob); !status)
         return fail(status.error().in("BTF: reading it"));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <memory>
 
 namespace shadowmon {
 
@@ -41,9 +42,13 @@ std::vector<MappedRange> parts_to_search(const KernelImage& image) {
 
 Result<Kallsyms> Kallsyms::find(const PhysicalMemory& memory, const KernelImage& image) {
     std::optional<Error> error;
-    std::vector<std::byte> data;
-    for (const MappedRange& part : parts_to_search(image)) {
-        data.resize(part.size);
+    const std::vector<MappedRange> parts = parts_to_search(image);
+    uint64_t largest = 0;
+    for (const MappedRange& part : parts)
+        largest = std::max(largest, part.size);
+    auto buffer = std::make_unique_for_overwrite<std::byte[]>(largest);
+    for (const MappedRange& part : parts) {
+        std::span data(buffer.get(), part.size);
         // Physically contiguous, as all of the image is.
         if (auto status = memory.read(part.gpa, data); !status)
             return fail(status.error().in("kallsyms: reading the kernel image"));

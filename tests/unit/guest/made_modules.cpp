@@ -86,8 +86,10 @@ MadeModules::MadeModules(ModuleSeries series) {
     link(0);
 }
 
+Gpa MadeModules::gpa_of(Gva at) { return backing + (at - head); }
+
 void MadeModules::put(Gva at, const void* bytes, size_t size) {
-    std::memcpy(memory_.bytes().subspan((backing + (at - head)).value, size).data(), bytes, size);
+    std::memcpy(memory_.bytes().subspan(gpa_of(at).value, size).data(), bytes, size);
 }
 
 /// Ends the list behind so many.

@@ -39,11 +39,14 @@ class MadeModules {
 
     template <typename T> void write(Gva at, T value) { put(at, &value, sizeof(value)); }
     void put(Gva at, const void* bytes, size_t size);
+    /// What is at a multiple of 8, to be changed and put back.
+    uint64_t& word(Gva at) { return memory_.word(gpa_of(at)); }
 
     ModuleLayout layout;
     SmallMemory& ram_of_guest() { return memory_; }
 
   private:
+    static Gpa gpa_of(Gva at);
     void link(size_t count);
 
     SmallMemory memory_{ram};

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <utility>
+#include <vector>
 
 namespace shadowmon::test {
 namespace {
@@ -172,15 +174,17 @@ TEST_P(Modules, EndsOfFunctionsAreInTheText) {
 
 TEST_P(Modules, RandomDamage) {
     std::mt19937_64 random(11);
+    MadeModules made(GetParam());
+    made.add("brd");
+    made.add("loop");
     for (int round = 0; round < 3000; round++) {
-        MadeModules made(GetParam());
-        made.add("brd");
-        made.add("loop");
+        std::vector<std::pair<Gva, uint64_t>> undamaged;
         for (int i = 0; i < 8; i++) {
             Gva at = made.object_of(random() % 2) + random() % 0x2000 / 8 * 8;
             uint64_t values[] = {random(), 0, made.start(random() % 3).value + random() % 0x6000,
                                  ~uint64_t{0}, random() % 0x10000};
-            made.write(at, values[random() % 5]);
+            undamaged.emplace_back(at, made.word(at));
+            made.word(at) = values[random() % 5];
         }
         GuestModules read = made.read();
         EXPECT_LE(read.modules.size(), 4096u);
@@ -189,6 +193,9 @@ TEST_P(Modules, RandomDamage) {
             for (size_t i = 0; found && i < found->symbols.size(); i++)
                 EXPECT_TRUE(module.contains(Gva(found->symbols[i].value)));
         }
+        // Backwards: a word may have been hit twice.
+        for (auto hit = undamaged.rbegin(); hit != undamaged.rend(); ++hit)
+            made.word(hit->first) = hit->second;
     }
 }
 

@@ -23,7 +23,8 @@ said=$("$work/build/count_calls" 4194305 vfs_read 2>&1) || status=$?
 echo "$said"
 [[ $status -eq 1 && $said == *"there is no process 4194305"* ]]
 
-# Each header stands by itself.
+# Each header stands by itself: compiled without flags, and so the same for every build.
+[ -z "$flags" ] || exit 0
 for header in "$work"/prefix/include/shadowmonitor/*.h; do
     echo "#include <shadowmonitor/$(basename "$header")>" |
         "$compiler" -std=c++20 -Wall -Wextra -Werror -fsyntax-only -I "$work/prefix/include" -x c++ -
