@@ -96,7 +96,31 @@ bool KallsymsParser::names_at(const Names& names, const Tokens& tokens) {
     return at == tokens.table || align8(at + 3 * size_t{names.count}) == tokens.table;
 }
 
+/// How many characters all names have, their types included; fails where one or all are too long.
+Result<size_t> KallsymsParser::text_size(const Names& names, const Tokens& tokens) const {
+    size_t at = names.first;
+    size_t total = 0;
+    for (uint32_t i = 0; i < names.count; ++i) {
+        size_t length = 0;
+        at += name_length(data_.subspan(at), length);
+        size_t size = 0;
+        for (size_t k = 0; k < length; ++k)
+            size += tokens.token[this->at<uint8_t>(at + k)].size();
+        at += length;
+        if (size > max_name)
+            return failf("kallsyms names: symbol {} of {} is longer than {} characters", i,
+                         names.count, max_name);
+        total += size;
+        if (total > max_text)
+            return failf("kallsyms names: more than {} MiB of names", max_text >> 20);
+    }
+    return total;
+}
+
 Status KallsymsParser::decode_names(const Names& names, const Tokens& tokens, Kallsyms& out) const {
+    auto size = text_size(names, tokens);
+    if (!size)
+        return fail(size.error());
     // All tokens at one distance, so that most are copied by two moves of fixed size.
     std::vector<std::array<char, max_token>> padded(256);
     for (unsigned i = 0; i < 256; ++i)
@@ -105,36 +129,29 @@ Status KallsymsParser::decode_names(const Names& names, const Tokens& tokens, Ka
     size_t at = names.first;
     size_t end = 0; // of what is decoded
     out.names_.reserve(names.count + 1);
+    out.text_.resize(*size + max_token); // what a copy may write beyond its token
+    char* text = out.text_.data();
     for (uint32_t i = 0; i < names.count; ++i) {
         size_t length = 0;
         at += name_length(data_.subspan(at), length);
         size_t start = end;
-        if (out.text_.size() < start + max_name + 2 * max_token)
-            out.text_.resize(2 * start + (1 << 16));
-        char* text = out.text_.data();
         out.names_.push_back(static_cast<uint32_t>(start));
         for (size_t k = 0; k < length; ++k) {
             auto code = this->at<uint8_t>(at + k);
-            size_t size = tokens.token[code].size();
+            size_t token = tokens.token[code].size();
             std::memcpy(text + end, padded[code].data(), 16);
-            if (size > 16)
+            if (token > 16)
                 std::memcpy(text + end, padded[code].data(), max_token);
-            end += size;
-            if (end - start > max_name)
-                return failf("kallsyms names: symbol {} of {} is longer than {} characters", i,
-                             names.count, max_name);
+            end += token;
         }
         at += length;
         if (end - start < 2 || !std::isalpha(static_cast<unsigned char>(text[start])))
             return failf("kallsyms names: symbol {} of {} has {} characters and begins with {:#x}",
                          i, names.count, end - start,
                          static_cast<unsigned>(static_cast<unsigned char>(text[start])));
-        if (end > max_text)
-            return failf("kallsyms names: more than {} MiB of names", max_text >> 20);
     }
     out.names_.push_back(static_cast<uint32_t>(end));
     out.text_.resize(end);
-    out.text_.shrink_to_fit();
     return {};
 }
 

@@ -50,6 +50,7 @@ class KallsymsParser {
     std::optional<Tokens> tokens_at(size_t index) const;
     Result<Kallsyms> parse(const Tokens& tokens);
     bool names_at(const Names& names, const Tokens& tokens);
+    Result<size_t> text_size(const Names& names, const Tokens& tokens) const;
     Status decode_names(const Names& names, const Tokens& tokens, Kallsyms& out) const;
     Status decode_values(size_t offsets, size_t base, const Names& names, Kallsyms& out) const;
 

@@ -21,9 +21,9 @@ class StockGuest : public testing::Test {
         guest_.emplace(GuestImage::folder());
         memory_.emplace(guest_->path("idle.mem"));
         cpu_ = guest_->cpus("idle")[0];
-        auto info = inspect_kernel(*memory_, cpu_);
+        static const Result<KernelInfo> info = inspect_kernel(*memory_, cpu_);
         ASSERT_TRUE(info) << info.error().message();
-        kernel_.emplace(std::move(*info));
+        kernel_ = &*info;
     }
     static bool ready() { return !IsSkipped() && !HasFatalFailure(); }
 
@@ -35,8 +35,8 @@ class StockGuest : public testing::Test {
 
     std::optional<GuestImage> guest_;
     std::optional<ImageFile> memory_;
-    CpuState cpu_; ///< the first one
-    std::optional<KernelInfo> kernel_;
+    CpuState cpu_;                       ///< the first one
+    const KernelInfo* kernel_ = nullptr; ///< of before any change: one for all tests of a process
 };
 
 } // namespace shadowmon::test
