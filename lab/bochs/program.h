@@ -44,7 +44,8 @@ uint8_t* put_jump(uint8_t* at, const void* target);
 /* Calls of that function go to one of ours. */
 void redirect_calls(const char* name, const void* target);
 
-/* The parts of preload.c. */
+/* The parts of preload.c; walk.c is called by quick.c. */
 void quick_begin(void);
+void walk_begin(void);
 void mend_begin(void);
 void host_port_begin(void);

@@ -9,8 +9,7 @@
  * turns; what is left of it is the count of instructions. The debugger changes CPUs every 5
  * instructions, Bochs without it every 16 (its parameter `quantum`): so do we.
  *
- * And the TLB, which the machine flushes at every VM entry, exit and VMFUNC, is flushed and filled
- * again quickly.
+ * The loop over instructions is written anew then, with half as many of its own.
  *
  * What is not found in the binary is left as it is; the lab is slower then.
  */
@@ -23,15 +22,9 @@
 
 static const char epilog_name[] = "_ZN8BX_CPU_C22dbg_instruction_epilogEv";
 
-static const char flush_name[] = "_ZN8BX_CPU_C9TLB_flushEv";
-/* Fills the entry that it is given, and nothing else does. */
-static const char fill_name[] = "_ZN8BX_CPU_C16translate_linearEP12bx_TLB_entrymjj";
+static const char loop_name[] = "_ZN8BX_CPU_C8cpu_loopEv";
 
-static const char restored_name[] = "_ZN8BX_CPU_C19after_restore_stateEv";
-
-static const char breakpoint_name[] = "_ZN8BX_CPU_C18hwbreakpoint_checkEmjj";
-
-/* Watchpoints, traces, and instrumentation that does nothing. */
+/* Watchpoints, traces, messages that nobody wants, and instrumentation that does nothing. */
 static const char* const callbacks[] = {
     "_Z24bx_dbg_lin_memory_accessjmmjjjPh",
     "_Z24bx_dbg_phy_memory_accessjmjjjjPh",
@@ -43,6 +36,7 @@ static const char* const callbacks[] = {
     "_Z22bx_instr_ucnear_branchjjmm",
     "_Z27bx_instr_cnear_branch_takenjmm",
     "_Z31bx_instr_cnear_branch_not_takenjm",
+    "_ZN12logfunctions6ldebugEPKcz",
 };
 
 /*
@@ -72,176 +66,102 @@ static void count_only(void)
 }
 
 /*
- * A flush of the TLB marks all of its 3,072 entries invalid, 120 KiB, which does the host's caches no
- * good either. Here each CPU's entries are noted as they come into use, and a flush marks those.
+ * The loop over the instructions of a trace, as it is in place of the program's, from where that is
+ * entered: with one CPU, and with several, which count. %rbx is the instruction, %r12 their end, %rbp
+ * the clock, 8(%rsp) the CPU. What it left out: whether a handler is a virtual function (none is), and
+ * the debugger.
  */
-struct tlb_entry {
-    uint64_t page; /* all ones: invalid */
-    uint64_t others[2];
-    uint32_t access;
-    uint32_t others_too[3];
-};
-_Static_assert(sizeof(struct tlb_entry) == 40, "as in the program");
+asm(".text\n"
+    ".set stop, 0x8c\n"        /* from the entry: where the CPU looks up why it is to stop, */
+    ".set leave, 0x7b\n"       /* leaves the loop, */
+    ".set next_trace, -0xa5\n" /* or gets its next trace */
+    ".macro execute\n"
+    "mov 8(%rsp),%r14\n"
+    ".balign 16\n"
+    "1: movzbl 0x22(%rbx),%eax\n" /* its length */
+    "mov %rbx,%rsi\n"
+    "mov %r14,%rdi\n"
+    "add %rax,0xd8(%r14)\n" /* RIP */
+    "call *(%rbx)\n"
+    "mov 0xd8(%r14),%rax\n"
+    "mov %rax,0x110(%r14)\n" /* RIP before the next one */
+    ".endm\n"
+    ".macro go_on entry\n"
+    "2: mov 0x93b8(%r14),%eax\n" /* events */
+    "test %eax,%eax\n"
+    "jne \\entry+stop\n"
+    "add $56,%rbx\n"
+    "cmp %rbx,%r12\n"
+    "jne 1b\n"
+    "jmp \\entry+next_trace\n"
+    ".endm\n"
 
-enum { max_cpus = 8, max_used = 4096 };
+    ".balign 16\n"
+    ".skip 12\n" /* as the entry lies in the program */
+    "loop_of_one: execute\n"
+    "addq $1,0x130(%r14)\n"  /* instructions done */
+    "subl $1,0x1638(%rbp)\n" /* until the clock's next event */
+    "je 3f\n"
+    "go_on loop_of_one\n"
+    "3: mov %rbp,%rdi\n"
+    "countdown: call .\n"
+    "jmp 2b\n"
+    "loop_of_one_end:\n"
 
-static struct tlb {
-    char* cpu;
-    unsigned count;
-    int all_of_it; /* to be flushed: not all that is in use was noted */
-    struct tlb_entry* used[max_used];
-} tlbs[max_cpus];
+    ".balign 16\n"
+    ".skip 12\n"
+    "loop_of_several: execute\n"
+    "mov 0x130(%r14),%rax\n"
+    "inc %rax\n"
+    "mov %rax,0x130(%r14)\n"
+    "mov 0x9450(%r14),%rcx\n" /* as count_only does it */
+    "add $11,%rcx\n"
+    "cmp %rcx,%rax\n"
+    "jae loop_of_several+leave\n"
+    "go_on loop_of_several\n"
+    "loop_of_several_end:\n");
+extern const uint8_t loop_of_one[], loop_of_one_end[], loop_of_several[], loop_of_several_end[], countdown[];
 
-/* Where entries are, counted from their CPU: of data, and of instructions. */
-static struct {
-    uint32_t start, end;
-} parts[2];
-
-static struct tlb* tlb_of(char* cpu)
+/* FNV-1a of the program's loop, distances of calls left out. */
+static uint64_t hash_of_loop(const uint8_t* loop, unsigned size)
 {
-    for (unsigned i = 0; i < max_cpus; i++) {
-        if (tlbs[i].cpu == cpu)
-            return &tlbs[i];
-        if (tlbs[i].cpu)
+    static const uint8_t distances[] = {0x20, 0x2e, 0x3f, 0x86, 0x97, 0xd0, 0xda};
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    for (unsigned at = 0, next = 0; at < size; at++) {
+        if (next < sizeof(distances) && at == distances[next]) {
+            next++;
+            at += 3;
             continue;
-        tlbs[i].cpu = cpu;
-        tlbs[i].all_of_it = 1;
-        return &tlbs[i];
+        }
+        hash = (hash ^ loop[at]) * UINT64_C(0x100000001b3);
     }
-    fprintf(stderr, "lab/bochs: more than %d CPUs\n", max_cpus);
-    abort();
+    return hash;
 }
 
-/* Before an entry is filled. One that is valid has been noted when it became so. */
-static void note_use(char* cpu, struct tlb_entry* entry)
+/* Before anything else is changed in it. */
+static void loop_quickly(int one_cpu)
 {
-    struct tlb* tlb = tlb_of(cpu);
+    static const uint8_t start[] = {0x48, 0x89, 0xde, 0xff, 0xd0}; /* mov %rbx,%rsi; call *%rax */
+    enum { size = 0xe6, entry = 0x6b, countdown_call = 0xcf, reach = 512 };
+    uint8_t* loop = program_function(loop_name);
+    const uint8_t* end = loop ? loop + reach : NULL;
 
-    if (~entry->page)
+    while (loop < end && memcmp(loop, start, sizeof(start)))
+        loop++;
+    if (loop == end || loop + size > text_end || hash_of_loop(loop, size) != UINT64_C(0xe3e1ac9cb526bf55)) {
+        fprintf(stderr, "lab/bochs: %s is another one\n", loop_name);
         return;
-    if (tlb->count < max_used)
-        tlb->used[tlb->count++] = entry;
-    else
-        tlb->all_of_it = 1;
-}
-
-static void invalidate(struct tlb_entry* entry)
-{
-    entry->page = ~UINT64_C(0);
-    entry->access = 0;
-}
-
-static void flush_used(char* cpu)
-{
-    struct tlb* tlb = tlb_of(cpu);
-
-    if (tlb->all_of_it) {
-        for (unsigned i = 0; i < 2; i++)
-            for (uint32_t at = parts[i].start; at < parts[i].end; at += sizeof(struct tlb_entry))
-                invalidate((struct tlb_entry*)(cpu + at));
+    }
+    int32_t distance;
+    memcpy(&distance, loop + countdown_call + 1, sizeof(distance));
+    const uint8_t* called = loop + countdown_call + CALL_SIZE + distance;
+    if (one_cpu) {
+        memcpy(loop + entry, loop_of_one, loop_of_one_end - loop_of_one);
+        put_target(loop + entry + (countdown - loop_of_one), called);
     } else {
-        for (unsigned i = 0; i < tlb->count; i++)
-            invalidate(tlb->used[i]);
+        memcpy(loop + entry, loop_of_several, loop_of_several_end - loop_of_several);
     }
-    tlb->count = 0;
-    tlb->all_of_it = 0;
-}
-
-/* The two loops of a flush from %rax to %rdx, which are set right before. */
-static void flush_quickly(void)
-{
-    static const uint8_t loop[] = {0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff,   /* movq $-1,(%rax) */
-                                   0x48, 0x83, 0xc0, 0x28,                     /* add $40,%rax */
-                                   0xc7, 0x40, 0xf0, 0x00, 0x00, 0x00, 0x00};  /* movl $0,-16(%rax) */
-    static const uint8_t to_rax[] = {0x48, 0x8d, 0x87}, to_rdx[] = {0x48, 0x8d, 0x97}; /* lea of %rdi */
-    enum { compare = 3, jump = 2, whole = sizeof(loop) + compare + jump, reach = 128 };
-    uint8_t *flush = program_function(flush_name), *fill = program_function(fill_name);
-    uint8_t *found[2] = {NULL, NULL}, *at, *near = room_near(64);
-    unsigned loops = 0, starts = 0, ends = 0;
-
-    for (at = flush; flush && at < flush + reach && at + whole <= text_end; at++) {
-        if (!memcmp(at, to_rax, sizeof(to_rax)) && starts < 2)
-            memcpy(&parts[starts++].start, at + sizeof(to_rax), sizeof(uint32_t));
-        if (!memcmp(at, to_rdx, sizeof(to_rdx)) && ends < 2)
-            memcpy(&parts[ends++].end, at + sizeof(to_rdx), sizeof(uint32_t));
-        if (memcmp(at, loop, sizeof(loop)) || at[whole - jump] != 0x75 || at[whole - 1] != (uint8_t)-whole)
-            continue;
-        if (loops < 2)
-            found[loops] = at;
-        loops++;
-        if (starts != loops || ends != loops)
-            break;
-    }
-    if (loops != 2 || starts != 2 || ends != 2 || !fill || !near) {
-        fprintf(stderr, "lab/bochs: %s is another one\n", flush_name);
-        return;
-    }
-    /* The first calls flush_used; of the second nothing is left. */
-    memset(found[0], 0x90, whole);
-    memset(found[1], 0x90, whole);
-    at = put(found[0], "\x57", 1); /* push %rdi */
-    at = put_load(at, (void*)flush_used);
-    put(at, "\xff\xd0\x5f", 3); /* call *%rax; pop %rdi */
-
-    at = put(near, "\x57\x56\x52\x51\x41\x50", 6); /* push %rdi, %rsi, %rdx, %rcx, %r8 */
-    at = put_load(at, (void*)note_use);
-    at = put(at, "\xff\xd0\x41\x58\x59\x5a\x5e\x5f", 8); /* call *%rax; pop all */
-    put_jump(at, fill);
-    change_calls(fill_name, put_target, near);
-}
-
-/* Where DR0 to DR3 and DR7 are, counted from their CPU. */
-static uint32_t dr0_at, dr7_at;
-
-/* Whether a debug register names something on that page, for one of two kinds of access. */
-static int has_breakpoint(char* cpu, uint64_t address, unsigned kind, unsigned other_kind)
-{
-    uint32_t kinds;
-    uint64_t place;
-
-    memcpy(&kinds, cpu + dr7_at, sizeof(kinds));
-    kinds >>= 16;
-    if (!kinds && kind && other_kind)
-        return 0;
-    for (unsigned i = 0; i < 4; i++, kinds >>= 4) {
-        memcpy(&place, cpu + dr0_at + i * sizeof(place), sizeof(place));
-        if (((kinds & 3) == kind || (kinds & 3) == other_kind) && (place ^ address) < 4096)
-            return 1;
-    }
-    return 0;
-}
-
-/* It is asked each time an entry of the TLB is filled, and takes its time. */
-static void look_for_breakpoints_quickly(void)
-{
-    static const uint8_t load_dr7[] = {0x41, 0x8b, 0x80},    /* mov dr7(%r8),%eax */
-        load_dr[] = {0x49, 0x8b, 0x8c, 0xd0};                /* mov dr0(%r8,%rdx,8),%rcx */
-    enum { reach = 160 };
-    uint8_t* look = program_function(breakpoint_name);
-
-    for (uint8_t* at = look; at && at < look + reach && at + reach <= text_end; at++) {
-        if (!memcmp(at, load_dr7, sizeof(load_dr7)))
-            memcpy(&dr7_at, at + sizeof(load_dr7), sizeof(dr7_at));
-        if (!memcmp(at, load_dr, sizeof(load_dr)))
-            memcpy(&dr0_at, at + sizeof(load_dr), sizeof(dr0_at));
-    }
-    if (!dr7_at || !dr0_at) {
-        fprintf(stderr, "lab/bochs: %s is another one\n", breakpoint_name);
-        return;
-    }
-    redirect_calls(breakpoint_name, (void*)has_breakpoint);
-}
-
-static void (*after_restore)(char* cpu);
-
-/*
- * A CPU's kept state has the entries of its TLB, but not where in Bochs' own memory the pages are now.
- * What follows flushes them all; none of them has been noted.
- */
-static void flush_restored(char* cpu)
-{
-    tlb_of(cpu)->all_of_it = 1;
-    after_restore(cpu);
 }
 
 void quick_begin(void)
@@ -251,14 +171,12 @@ void quick_begin(void)
 
     if (!cpus || !*cpus)
         return;
+    loop_quickly(!strcmp(cpus, "1"));
     for (size_t i = 0; i < sizeof(callbacks) / sizeof(*callbacks); i++)
         change_calls(callbacks[i], put_code, nop);
     if (!strcmp(cpus, "1"))
         change_calls(epilog_name, put_code, no_stop);
     else
         count_only();
-    flush_quickly();
-    after_restore = (void (*)(char*))program_function(restored_name);
-    redirect_calls(restored_name, (void*)flush_restored);
-    look_for_breakpoints_quickly();
+    walk_begin();
 }
