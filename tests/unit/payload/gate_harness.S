@@ -120,8 +120,9 @@ gate_landing:
 gate_abort:
     mov     rsp, [rip + host_rsp]
     mov     eax, 1
-.Lleave:
-    cld
+.Lleave: /* AC, NT and DF, say, are the guest's: the test reads where it wants to. */
+    push    SM_ASM_RFLAGS_RESERVED
+    popfq
     pop     r15
     pop     r14
     pop     r13
