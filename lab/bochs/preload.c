@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What is preloaded into Debian's bochs-bin begins here: mend.c, quick.c, host_port.c and
- * keep.c.
+ * What is preloaded into Debian's bochs-bin begins here: mend.c, quick.c with walk.c, host_port.c
+ * and keep.c.
  */
 #include "program.h"
 

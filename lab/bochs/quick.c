@@ -122,7 +122,10 @@ asm(".text\n"
     "loop_of_several_end:\n");
 extern const uint8_t loop_of_one[], loop_of_one_end[], loop_of_several[], loop_of_several_end[], countdown[];
 
-/* FNV-1a of the program's loop, distances of calls left out. */
+/*
+ * FNV-1a of the program's loop, distances of calls left out. Those of its jumps are in it: they say
+ * where stop, leave and next_trace are.
+ */
 static uint64_t hash_of_loop(const uint8_t* loop, unsigned size)
 {
     static const uint8_t distances[] = {0x20, 0x2e, 0x3f, 0x86, 0x97, 0xd0, 0xda};
@@ -171,10 +174,11 @@ void quick_begin(void)
 
     if (!cpus || !*cpus)
         return;
-    loop_quickly(!strcmp(cpus, "1"));
+    const int one_cpu = !strcmp(cpus, "1");
+    loop_quickly(one_cpu);
     for (size_t i = 0; i < sizeof(callbacks) / sizeof(*callbacks); i++)
         change_calls(callbacks[i], put_code, nop);
-    if (!strcmp(cpus, "1"))
+    if (one_cpu)
         change_calls(epilog_name, put_code, no_stop);
     else
         count_only();
