@@ -168,6 +168,24 @@ TEST_F(Gate, ChainJumpIsAPatchableJump) {
     EXPECT_EQ(memcmp(target, "\x48\xcf", 2), 0) << "iretq, as linked";
 }
 
+/*
+ * Behind the pushes, as a guest may jump there: the gate gives back the flags that the guest has
+ * put on its stack. The test does not go on with them: with AC its own reads would fault.
+ */
+TEST_F(Gate, FlagsOfTheGuestStayItsOwn) {
+    constexpr u64 ac = 0x40000;
+    constexpr unsigned behind_pushes = 5; /* pushfq, cli, three pushes: a byte each */
+    GateRegs regs = random_regs();
+    u64* at = push_return(gate_landing);
+    at[-1] = SM_ASM_RFLAGS_RESERVED | ac;
+    regs.rsp = reinterpret_cast<u64>(at - 4);
+    ASSERT_EQ(gate_enter(&regs, sm_gate_call + behind_pushes), 0);
+    u64 own;
+    asm volatile("pushfq; pop %0" : "=r"(own));
+    EXPECT_EQ(regs.rflags & ac, ac);
+    EXPECT_EQ(own & ac, 0u);
+}
+
 TEST_F(Gate, CallComesBackToItsReturn) {
     for (int round = 0; round < 1000; round++) {
         const GateRegs before = random_regs();
